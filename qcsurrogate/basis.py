@@ -1,0 +1,277 @@
+"""Basis sets as data: which shells an element has, and where they lie.
+
+Everything here is derived from a basis that PySCF knows by name, or from explicit
+primitives; nothing about an element or a basis is typed in.  PySCF itself is imported
+only inside the functions that ask it, so that networks can be built from a
+:class:`BasisSet` alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from ase.data import atomic_numbers as number_of_symbol
+from ase.data import chemical_symbols
+from numpy.typing import NDArray
+
+from qcsurrogate.conventions import internal_order
+from qcsurrogate.errors import BasisError
+
+if TYPE_CHECKING:
+    from pyscf.gto import Mole
+
+    from qcsurrogate.structures import Structure
+
+PrimitiveTable = tuple[tuple[float, ...], ...]
+"""Rows (exponent, coefficient of contraction 1, of contraction 2, ...)."""
+
+
+@dataclass(frozen=True)
+class ShellGroup:
+    """Shells of one l that share primitives: one entry of PySCF's internal format."""
+
+    l: int
+    primitives: PrimitiveTable
+
+    @property
+    def n_contractions(self) -> int:
+        return len(self.primitives[0]) - 1
+
+    def to_pyscf(self) -> list[Any]:
+        return [self.l, *(list(row) for row in self.primitives)]
+
+
+@dataclass(frozen=True)
+class ElementBasis:
+    """The shells of one element, in PySCF's order."""
+
+    atomic_number: int
+    groups: tuple[ShellGroup, ...]
+
+    @cached_property
+    def angular_momenta(self) -> tuple[int, ...]:
+        """l of every shell; a group with k contractions counts k times."""
+        return tuple(g.l for g in self.groups for _ in range(g.n_contractions))
+
+    @cached_property
+    def n_functions(self) -> int:
+        return sum(2 * l + 1 for l in self.angular_momenta)
+
+    @cached_property
+    def shell_slices(self) -> tuple[slice, ...]:
+        """Where each shell's functions lie, the same in both orders."""
+        stops = np.cumsum([2 * l + 1 for l in self.angular_momenta])
+        return tuple(
+            slice(int(stop) - 2 * l - 1, int(stop)) for l, stop in zip(self.angular_momenta, stops, strict=True)
+        )
+
+    @cached_property
+    def internal_order(self) -> NDArray[np.int64]:
+        """``internal = pyscf[order]`` for this element's functions."""
+        return internal_order(self.angular_momenta)
+
+
+@dataclass(frozen=True)
+class BasisSet:
+    """A spherical Gaussian basis for a set of elements.
+
+    Attributes:
+        name: what messages call it (a PySCF name, or ``even-tempered beta=1.8 for ...``).
+        elements: shells by atomic number.
+    """
+
+    name: str
+    elements: Mapping[int, ElementBasis]
+
+    def __getitem__(self, atomic_number: int) -> ElementBasis:
+        try:
+            return self.elements[int(atomic_number)]
+        except KeyError:
+            raise BasisError(
+                f"basis '{self.name}' was set up for {', '.join(self.symbols)}, not for "
+                f"{chemical_symbols[int(atomic_number)]}"
+            ) from None
+
+    @property
+    def symbols(self) -> list[str]:
+        """Symbols of the elements it covers, by atomic number."""
+        return [chemical_symbols[z] for z in sorted(self.elements)]
+
+    @property
+    def l_max(self) -> int:
+        """Highest angular momentum of any element."""
+        return max(l for e in self.elements.values() for l in e.angular_momenta)
+
+    def n_functions(self, atomic_numbers: Iterable[int]) -> int:
+        """Number of functions of a molecule."""
+        return sum(self[z].n_functions for z in atomic_numbers)
+
+    def offsets(self, atomic_numbers: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
+        """(n_atoms + 1,) first function of every atom, and the total."""
+        return np.concatenate([[0], np.cumsum([self[z].n_functions for z in atomic_numbers])]).astype(np.int64)
+
+    def internal_order(self, atomic_numbers: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
+        """``internal = pyscf[order]`` for a whole molecule."""
+        starts = self.offsets(atomic_numbers)
+        parts = [start + self[z].internal_order for start, z in zip(starts, atomic_numbers, strict=False)]
+        return np.concatenate(parts)
+
+    def restricted_to(self, atomic_numbers: Iterable[int]) -> BasisSet:
+        """The same basis for some of its elements."""
+        return BasisSet(self.name, {z: self[z] for z in sorted({int(z) for z in atomic_numbers})})
+
+    def build_mol(self, structure: Structure) -> Mole:
+        """PySCF ``Mole`` (bohr, spherical) of a structure in this basis."""
+        from pyscf import gto
+
+        mol = gto.Mole()
+        mol.atom = list(zip(structure.symbols, structure.positions.tolist(), strict=True))
+        mol.unit = "Bohr"
+        mol.basis = {
+            chemical_symbols[z]: [g.to_pyscf() for g in self[z].groups]
+            for z in sorted({int(z) for z in structure.atomic_numbers})
+        }
+        mol.charge, mol.spin = structure.charge, structure.spin
+        mol.verbose = 0
+        mol.build(dump_input=False, parse_arg=False)
+        return mol
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {
+            "name": self.name,
+            "elements": {chemical_symbols[z]: [g.to_pyscf() for g in e.groups] for z, e in self.elements.items()},
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> BasisSet:
+        """From :meth:`to_dict`; numbers are checked, nothing is evaluated."""
+        try:
+            elements = {
+                number_of_symbol[s]: _element(number_of_symbol[s], groups, str(data["name"]))
+                for s, groups in data["elements"].items()
+            }
+            return cls(str(data["name"]), elements)
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+            raise BasisError(
+                f"a basis is written as {{name, elements: {{symbol: [[l, [exponent, coefficient...]...]...]}}}}; "
+                f"got something else ({type(error).__name__}: {error})"
+            ) from error
+
+
+def _element(atomic_number: int, groups: Sequence[Sequence[Any]], name: str) -> ElementBasis:
+    shells = []
+    for group in groups:
+        l, *rows = group
+        if rows and isinstance(rows[0], (int, float)):
+            raise BasisError(f"basis '{name}' has spinor (kappa) shells; expected a non-relativistic basis")
+        table = tuple(tuple(float(v) for v in row) for row in rows)
+        if not table or any(len(row) != len(table[0]) or len(row) < 2 for row in table):
+            raise BasisError(f"basis '{name}': expected rows (exponent, coefficient, ...), got {rows}")
+        shells.append(ShellGroup(int(l), table))
+    shells.sort(key=lambda g: g.l)  # PySCF's own order (stable sort by l when a Mole is built)
+    return ElementBasis(int(atomic_number), tuple(shells))
+
+
+def orbital_basis(name: str, atomic_numbers: Iterable[int], *, cartesian: bool = False) -> BasisSet:
+    """A basis by PySCF's name for the given elements.
+
+    Raises:
+        BasisError: if PySCF does not know the name, if an element has no entry or
+            needs an effective core potential, or if a Cartesian basis is asked for.
+    """
+    from pyscf import gto
+    from pyscf.lib.exceptions import BasisNotFoundError
+
+    if cartesian:
+        raise BasisError(
+            f"basis '{name}' was asked for with Cartesian functions; expected spherical ones (cart=False): "
+            "Cartesian d and f shells mix angular momenta and have no irreps of their own"
+        )
+    elements = {}
+    for z in sorted({int(z) for z in atomic_numbers}):
+        symbol = chemical_symbols[z]
+        try:
+            groups = gto.basis.load(name, symbol)
+        except (BasisNotFoundError, KeyError) as error:
+            raise BasisError(
+                f"PySCF has no basis '{name}' for element {symbol} (Z={z}); choose another basis or leave the "
+                f"structures with {symbol} out"
+            ) from error
+        if not groups:
+            raise BasisError(f"basis '{name}' has no function for element {symbol} (Z={z})")
+        if _needs_core_potential(name, symbol):
+            raise BasisError(
+                f"basis '{name}' for {symbol} (Z={z}) goes with an effective core potential, which is not supported; "
+                "expected an all-electron basis"
+            )
+        elements[z] = _element(z, groups, name)
+    return BasisSet(name, elements)
+
+
+def _needs_core_potential(name: str, symbol: str) -> bool:
+    from pyscf import gto
+    from pyscf.lib.exceptions import BasisNotFoundError
+
+    try:
+        return bool(gto.basis.load_ecp(name, symbol))
+    except (BasisNotFoundError, KeyError, RuntimeError):
+        return False
+
+
+def even_tempered_basis(orbital: BasisSet, beta: float) -> BasisSet:
+    """Even-tempered auxiliary basis that spans the products of ``orbital``.
+
+    Exponents of each l form a geometric series of ratio ``beta`` between the smallest
+    and largest exponent that products of orbital primitives have
+    (``pyscf.df.aug_etb``; Stoychev, Auer and Neese, J. Chem. Theory Comput. 2017, 13,
+    554, describe the construction).  It depends on the element alone.
+
+    Raises:
+        BasisError: if ``beta`` is not in 1.2..4 (nearer to 1 the fit is singular).
+    """
+    from pyscf import df, gto
+
+    if not 1.2 <= beta <= 4.0:
+        raise BasisError(f"even-tempered beta = {beta}; expected 1.2 to 4 (smaller is finer; 1.8 is a good start)")
+    elements = {}
+    for z, element in orbital.elements.items():
+        symbol = chemical_symbols[z]
+        mol = gto.M(
+            atom=[(symbol, (0.0, 0.0, 0.0))],
+            basis={symbol: [g.to_pyscf() for g in element.groups]},
+            spin=z % 2,
+            verbose=0,
+        )
+        elements[z] = _element(z, df.aug_etb(mol, beta)[symbol], "even-tempered")
+    return BasisSet(f"even-tempered(beta={beta:g}) for {orbital.name}", elements)
+
+
+def basis_of_mol(mol: Mole) -> BasisSet:
+    """The basis a PySCF ``Mole`` was built with.
+
+    Raises:
+        BasisError: for Cartesian functions, core potentials, or atoms of one element
+            with different bases.
+    """
+    if mol.cart:
+        raise BasisError("the PySCF Mole uses Cartesian functions (cart=True); expected spherical ones")
+    if mol.has_ecp():
+        raise BasisError("the PySCF Mole uses an effective core potential, which is not supported")
+    elements: dict[int, ElementBasis] = {}
+    for atom in range(mol.natm):
+        z = number_of_symbol[mol.atom_pure_symbol(atom)]
+        element = _element(z, mol._basis[mol.atom_symbol(atom)], "of the Mole")
+        if elements.setdefault(z, element) != element:
+            raise BasisError(f"atoms of {chemical_symbols[z]} carry different bases; expected one per element")
+    name = mol.basis if isinstance(mol.basis, str) else "of the Mole"
+    return BasisSet(name, elements)
+
+
+def same_functions(first: BasisSet, second: BasisSet) -> bool:
+    """Whether two bases hold the same functions for the elements of ``first``."""
+    return all(z in second.elements and second[z].groups == first[z].groups for z in first.elements)

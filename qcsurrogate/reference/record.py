@@ -1,0 +1,112 @@
+"""The reference record: every stored quantity, its shape, unit and meaning, in one list.
+
+Shapes are given in the dimensions of one structure: ``atom`` atoms, ``ao`` orbitals,
+``aux`` auxiliary functions.  ``triangle`` is a symmetric (ao, ao) matrix of which the
+store keeps the lower triangle, row by row.  The store takes everything it writes,
+reads and checks from :data:`FIELDS`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcsurrogate.structures import Structure
+
+FieldShape = Literal["scalar", "vector3", "atom", "atom3", "ao", "aux", "triangle"]
+
+
+@dataclass(frozen=True)
+class Field:
+    """One stored quantity."""
+
+    name: str
+    shape: FieldShape
+    dtype: Literal["float64", "int64", "bool"]
+    units: str
+    description: str
+    optional: bool = False
+
+
+FIELDS: Final[tuple[Field, ...]] = (
+    Field("atomic_numbers", "atom", "int64", "1", "nuclear charges"),
+    Field("positions", "atom3", "float64", "bohr", "nuclear positions"),
+    Field("charge", "scalar", "int64", "e", "total charge"),
+    Field("spin", "scalar", "int64", "1", "unpaired electrons, n_alpha - n_beta"),
+    Field("overlap", "triangle", "float64", "1", "overlap matrix, PySCF AO order"),
+    Field("hamiltonian", "triangle", "float64", "hartree", "converged Fock matrix, PySCF AO order"),
+    Field("density_matrix", "triangle", "float64", "1", "converged one-particle density matrix, PySCF AO order"),
+    Field("baseline", "triangle", "float64", "hartree", "H0, the matrix that networks correct", optional=True),
+    Field("core_hamiltonian", "triangle", "float64", "hartree", "kinetic + nuclear attraction", optional=True),
+    Field(
+        "density_coefficients",
+        "aux",
+        "float64",
+        "e bohr^-1.5",
+        "fit of rho - rho_free_atoms, PySCF order and normalisation; electron count exact",
+        optional=True,
+    ),
+    Field(
+        "density_coefficients_unprojected",
+        "aux",
+        "float64",
+        "e bohr^-1.5",
+        "the same fit without the constraint on the electron count",
+        optional=True,
+    ),
+    Field("energy", "scalar", "float64", "hartree", "total Kohn-Sham energy"),
+    Field("mo_energy", "ao", "float64", "hartree", "orbital energies, ascending"),
+    Field("mo_occ", "ao", "float64", "1", "orbital occupations"),
+    Field("dipole", "vector3", "float64", "e bohr", "dipole moment, origin at (0, 0, 0)"),
+    Field("forces", "atom3", "float64", "hartree/bohr", "minus the energy gradient", optional=True),
+    Field("converged", "scalar", "bool", "1", "whether the SCF converged (always true)"),
+    Field("cycles", "scalar", "int64", "1", "SCF cycles, all ladder steps together"),
+    Field("ladder_step", "scalar", "int64", "1", "0 DIIS, 1 damping, 2 level shift, 3 second order"),
+    Field("wall_time", "scalar", "float64", "s", "wall time of the whole record"),
+)
+
+FIELD: Final = {field.name: field for field in FIELDS}
+
+
+@dataclass(frozen=True, eq=False)
+class ReferenceRecord:
+    """One converged calculation. Arrays as listed in :data:`FIELDS`; matrices are full.
+
+    Attributes not listed there: ``structure``, the molecule itself.
+    """
+
+    structure: Structure
+    overlap: NDArray[np.float64]
+    hamiltonian: NDArray[np.float64]
+    density_matrix: NDArray[np.float64]
+    energy: float
+    mo_energy: NDArray[np.float64]
+    mo_occ: NDArray[np.float64]
+    dipole: NDArray[np.float64]
+    converged: bool
+    cycles: int
+    ladder_step: int
+    wall_time: float
+    baseline: NDArray[np.float64] | None = None
+    core_hamiltonian: NDArray[np.float64] | None = None
+    density_coefficients: NDArray[np.float64] | None = None
+    density_coefficients_unprojected: NDArray[np.float64] | None = None
+    forces: NDArray[np.float64] | None = None
+
+    @property
+    def n_ao(self) -> int:
+        """Number of orbitals."""
+        return len(self.overlap)
+
+    def value(self, name: str) -> object:
+        """A listed quantity by name, those of the structure included."""
+        if name in ("atomic_numbers", "positions", "charge", "spin"):
+            return getattr(self.structure, name)
+        return getattr(self, name)
+
+
+_STRUCTURE_FIELDS = {"atomic_numbers", "positions", "charge", "spin"}
+assert {f.name for f in fields(ReferenceRecord)} - {"structure"} | _STRUCTURE_FIELDS == set(FIELD)  # noqa: S101
