@@ -1,0 +1,217 @@
+"""``load(path).predict(x)``: a trained network where a Kohn-Sham calculation stood."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, final, overload
+
+import numpy as np
+import torch
+from ase.data import chemical_symbols
+
+from qcsurrogate.basis import BasisSet, same_functions
+from qcsurrogate.errors import BasisError, DomainError, ModelFileError, SpecError
+from qcsurrogate.models.files import ModelMetadata, read_model
+from qcsurrogate.prediction.inputs import read_request
+from qcsurrogate.prediction.results import DensityPrediction, HamiltonianPrediction, Prediction
+from qcsurrogate.reference.atoms import free_atoms_from_dict
+from qcsurrogate.reference.baseline import baseline_hamiltonian
+from qcsurrogate.reference.settings import Method
+from qcsurrogate.structures import Structure
+
+if TYPE_CHECKING:
+    from ase import Atoms
+    from pyscf.gto import Mole
+
+    from qcsurrogate.models.density import DensityModel
+    from qcsurrogate.models.hamiltonian import HamiltonianModel
+
+MODEL_FILE_NAME = "model.safetensors"
+"""The file that a training run leaves in its folder."""
+
+DEFAULT_BATCH_SIZE = 32
+
+P = TypeVar("P", bound=Prediction)
+
+
+def load(path: str | Path, device: str = "cpu") -> HamiltonianSurrogate | DensitySurrogate:
+    """Open a trained model.
+
+    Args:
+        path: a model file, or the folder of a training run that holds ``model.safetensors``.
+        device: where the network runs, such as ``cpu`` or ``cuda``; results are always NumPy arrays.
+
+    Raises:
+        ModelFileError: if the file is missing, damaged, hostile, or of an unknown kind.
+        SpecError: if there is no such device.
+    """
+    path = Path(path)
+    if path.is_dir():
+        folder, path = path, path / MODEL_FILE_NAME
+        if not path.exists():
+            raise ModelFileError(
+                f"the folder '{folder}' holds no {MODEL_FILE_NAME}; expected the folder of a training run that has "
+                "validated at least once, or the path of a model file"
+            )
+    model, metadata = read_model(path, _device(device))
+    if metadata.kind == "hamiltonian":
+        return HamiltonianSurrogate(cast("HamiltonianModel", model), metadata)
+    if metadata.kind == "density":
+        return DensitySurrogate(cast("DensityModel", model), metadata)
+    raise ModelFileError(f"'{path}' holds a model of kind '{metadata.kind}'; expected 'hamiltonian' or 'density'")
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise SpecError(
+            f"cannot use the device '{name}' ({reason}); expected 'cpu', or a GPU that torch sees"
+        ) from error
+    return device
+
+
+class Surrogate(ABC, Generic[P]):
+    """What both kinds of surrogates share.
+
+    Attributes:
+        metadata: everything the model file says: method, provenance, metrics.
+        kind: ``hamiltonian`` or ``density``.
+        method: level of theory that the model stands for.
+        elements: atomic numbers it was trained on, ascending.
+        orbital_basis: its orbital basis.
+        atoms: free-atom densities by atomic number.
+    """
+
+    def __init__(self, model: HamiltonianModel | DensityModel, metadata: ModelMetadata) -> None:
+        self.metadata = metadata
+        self.kind: str = metadata.kind
+        self.method: Method = metadata.method
+        self.elements: tuple[int, ...] = tuple(metadata.elements)
+        self.orbital_basis: BasisSet = model.orbital_basis
+        try:
+            self.atoms = free_atoms_from_dict(metadata.atoms)
+        except BasisError as error:
+            raise ModelFileError(
+                f"the model file holds unusable free atoms ({error}); train the model again"
+            ) from error
+
+    def __repr__(self) -> str:
+        symbols = ", ".join(chemical_symbols[z] for z in self.elements)
+        return f"<{type(self).__name__} for {symbols}: {self.method.xc}/{self.method.basis}>"
+
+    @overload
+    def predict(self, x: list[Any] | tuple[Any, ...], *, batch_size: int = ...) -> list[P]: ...
+
+    @overload
+    def predict(self, x: str | Path, *, batch_size: int = ...) -> P | list[P]: ...
+
+    @overload
+    def predict(self, x: Atoms | Mole | Structure, *, batch_size: int = ...) -> P: ...
+
+    def predict(self, x: object, *, batch_size: int = DEFAULT_BATCH_SIZE) -> P | list[P]:
+        """Predict for one molecule or many.
+
+        Args:
+            x: an ASE ``Atoms`` (Angstrom), a built PySCF ``Mole``, a ``Structure`` (bohr), the
+                path of an xyz, extxyz or npz file, or a list of these.  Where a file or an
+                ``Atoms`` says nothing about charge and spin, it has those of the training data.
+            batch_size: how many molecules the network sees at a time; results do not depend on
+                it beyond the rounding of the network's precision.
+
+        Returns:
+            One prediction for one molecule; a list of them, in order, for a list or for a file
+            of several structures.
+
+        Raises:
+            StructureError: if ``x`` or a geometry in it cannot be used.
+            DomainError: for elements, a charge, a spin or a basis the model was not trained on.
+        """
+        if batch_size < 1:
+            raise SpecError(f"batch_size = {batch_size}; expected 1 or more")
+        request = read_request(x, self.method.charge, self.method.spin)
+        for structure, basis in zip(request.structures, request.bases, strict=True):
+            self.check_domain(structure, basis)
+        results = list(self._in_batches(request.structures, batch_size))
+        return results[0] if request.single else results
+
+    def check_domain(self, structure: Structure, basis: BasisSet | None = None) -> None:
+        """Refuse what the model was never shown.
+
+        Args:
+            structure: the molecule.
+            basis: the orbital basis in which the molecule came, if any.
+
+        Raises:
+            DomainError: for elements, a charge, a spin or a basis the model was not trained on.
+        """
+        foreign = sorted({int(z) for z in structure.atomic_numbers} - set(self.elements))
+        if foreign:
+            raise DomainError(
+                f"{structure.label} ({structure.formula}) holds {_symbols(foreign)}; this {self.kind} model was "
+                f"trained on {_symbols(self.elements)} only: train one on data with {_symbols(foreign)}"
+            )
+        if (structure.charge, structure.spin) != (self.method.charge, self.method.spin):
+            raise DomainError(
+                f"{structure.label} has charge {structure.charge} and spin {structure.spin} (unpaired electrons); "
+                f"this {self.kind} model was trained on charge {self.method.charge} and spin {self.method.spin} only"
+            )
+        if basis is not None and not same_functions(basis, self.orbital_basis):
+            raise DomainError(
+                f"the PySCF Mole of {structure.formula} has the basis '{basis.name}'; this {self.kind} model was "
+                f"trained in '{self.method.basis}': build the Mole with basis='{self.method.basis}', or give the "
+                "geometry alone"
+            )
+
+    def _in_batches(self, structures: Sequence[Structure], batch_size: int) -> Iterator[P]:
+        for start in range(0, len(structures), batch_size):
+            with torch.inference_mode():
+                results = self._predict_batch(structures[start : start + batch_size])
+            yield from results
+
+    @abstractmethod
+    def _predict_batch(self, structures: Sequence[Structure]) -> list[P]:
+        """One prediction per structure; the domain has been checked."""
+
+
+@final
+class HamiltonianSurrogate(Surrogate[HamiltonianPrediction]):
+    """Predicts Kohn-Sham Hamiltonians: the free-atom baseline plus the network's correction."""
+
+    def __init__(self, model: HamiltonianModel, metadata: ModelMetadata) -> None:
+        super().__init__(model, metadata)
+        self.model = model
+
+    def _predict_batch(self, structures: Sequence[Structure]) -> list[HamiltonianPrediction]:
+        corrections = self.model.delta_matrices(structures)
+        results = []
+        for structure, correction in zip(structures, corrections, strict=True):
+            mol = self.orbital_basis.build_mol(structure)
+            baseline = baseline_hamiltonian(mol, self.method, self.atoms)
+            hamiltonian = baseline + np.asarray(correction, dtype=np.float64)
+            results.append(HamiltonianPrediction(structure, self.orbital_basis, hamiltonian))
+        return results
+
+
+@final
+class DensitySurrogate(Surrogate[DensityPrediction]):
+    """Predicts electron densities: free atoms plus the network's expansion."""
+
+    def __init__(self, model: DensityModel, metadata: ModelMetadata) -> None:
+        super().__init__(model, metadata)
+        self.model = model
+        self.density_basis: BasisSet = model.density_basis
+
+    def _predict_batch(self, structures: Sequence[Structure]) -> list[DensityPrediction]:
+        return [
+            DensityPrediction(structure, self.density_basis, self.atoms, np.asarray(coefficients, dtype=np.float64))
+            for structure, coefficients in zip(structures, self.model.coefficients(structures), strict=True)
+        ]
+
+
+def _symbols(atomic_numbers: Sequence[int]) -> str:
+    return ", ".join(chemical_symbols[z] for z in atomic_numbers)
