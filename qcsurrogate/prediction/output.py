@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from qcsurrogate.errors import QCSurrogateError
-from qcsurrogate.models.files import replace_file
+from qcsurrogate.errors import QCSurrogateError, StoreError
+from qcsurrogate.store.files import write_atomically
 
 
 class OutputError(QCSurrogateError):
@@ -15,16 +15,17 @@ class OutputError(QCSurrogateError):
 
 
 def write_output(path: str | Path, content: bytes, what: str) -> None:
-    """Write a result whole or not at all; an older file stays until then.
+    """Write a result; an older file stays until the new one is complete.
 
     Raises:
         OutputError: if the folder is missing or not writable, or the disk is full.
     """
     path = Path(path)
     try:
-        replace_file(path, content)
-    except OSError as error:
+        write_atomically(path, content)
+    except StoreError as error:
+        reason = error.__cause__.strerror if isinstance(error.__cause__, OSError) else error
         raise OutputError(
-            f"cannot write {what} '{path}' ({error.strerror or error}); expected an existing, writable folder with "
+            f"cannot write {what} '{path}' ({reason}); expected an existing, writable folder with "
             f"{len(content) / 2**20:.1f} MiB of free space"
         ) from error

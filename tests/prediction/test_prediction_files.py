@@ -1,0 +1,93 @@
+"""Saved predictions hold what was predicted, with units, and are read without pickle."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import h5py
+import numpy as np
+import pytest
+
+from qcsurrogate.errors import SpecError
+from qcsurrogate.prediction.files import save, summary
+from qcsurrogate.prediction.output import OutputError
+from tests.prediction.exact import HYDROGEN, WATER
+
+
+@pytest.fixture
+def hamiltonians(hamiltonian_surrogate):
+    return hamiltonian_surrogate.predict([WATER, HYDROGEN])
+
+
+@pytest.fixture
+def densities(density_surrogate):
+    return density_surrogate.predict([WATER, HYDROGEN])
+
+
+def test_npz_round_trip(hamiltonians, tmp_path):
+    save(hamiltonians, tmp_path / "out.npz")
+    with np.load(tmp_path / "out.npz", allow_pickle=False) as file:
+        assert file["names"].tolist() == ["water", "hydrogen"]
+        assert "hamiltonian=hartree" in file["units"].tolist()
+        for i, prediction in enumerate(hamiltonians):
+            for name in prediction.units:
+                np.testing.assert_array_equal(file[f"{i:06d}/{name}"], getattr(prediction, name))
+            np.testing.assert_array_equal(file[f"{i:06d}/positions"], prediction.structure.positions)
+
+
+def test_hdf5_round_trip(densities, tmp_path):
+    save(densities, tmp_path / "out.h5")
+    with h5py.File(tmp_path / "out.h5") as file:
+        assert file["000001"].attrs["name"] == "hydrogen"
+        assert file["000000"].attrs["formula"] == "H2O"
+        for i, prediction in enumerate(densities):
+            group = file[f"{i:06d}"]
+            assert all("units" in dataset.attrs for dataset in group.values())
+            for name, unit in prediction.units.items():
+                np.testing.assert_array_equal(group[name][()], getattr(prediction, name))
+                assert group[name].attrs["units"] == unit
+
+
+def test_one_prediction_need_not_be_a_list(densities, tmp_path):
+    save(densities[1], tmp_path / "one.npz")
+    with np.load(tmp_path / "one.npz") as file:
+        assert file["names"].tolist() == ["hydrogen"]
+
+
+def test_summary_is_json(hamiltonians, densities):
+    data = json.loads(json.dumps(summary(hamiltonians), allow_nan=False))
+    assert data["units"] == {"homo": "hartree", "lumo": "hartree", "gap": "hartree", "dipole": "e bohr"}
+    assert [entry["formula"] for entry in data["structures"]] == ["H2O", "H2"]
+    assert data["structures"][0]["gap"] == pytest.approx(hamiltonians[0].gap)
+    assert len(data["structures"][0]["dipole"]) == 3
+    data = summary(densities)["structures"]
+    assert data[1]["electron_count"] == pytest.approx(2.0, abs=1e-10)
+    assert summary([]) == {"units": {}, "structures": []}
+
+
+def test_another_ending_is_refused(densities, tmp_path):
+    with pytest.raises(SpecError, match=r"expected the ending .npz or .h5, got '.pkl'"):
+        save(densities, tmp_path / "out.pkl")
+
+
+def test_an_unwritable_place_is_refused(densities, tmp_path):
+    with pytest.raises(OutputError, match=r"cannot write the predictions .*expected an existing, writable folder"):
+        save(densities, tmp_path / "nowhere" / "out.npz")
+    with pytest.raises(OutputError, match="cannot write the predictions"):
+        save(densities, "/proc/out.npz")
+
+
+def test_an_older_file_survives_a_failure(densities, tmp_path, monkeypatch):
+    path = tmp_path / "out.npz"
+    save(densities, path)
+    before = path.read_bytes()
+
+    def full_disk(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(OutputError, match="No space left on device"):
+        save(densities[:1], path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
