@@ -1,0 +1,7 @@
+"""Geometries that come with the package: flat arrays in npz files.
+
+``qm9_small``: the 759 molecules of H, C, N, O in QM9 with at most 6 non-hydrogen atoms
+(uncharacterised entries left out), B3LYP/6-31G(2df,p) geometries in Angstrom, named by
+their GDB index. R. Ramakrishnan, P. O. Dral, M. Rupp, O. A. von Lilienfeld, Sci. Data
+2014, 1, 140022; published under CC0.
+"""

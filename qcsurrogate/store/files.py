@@ -1,0 +1,209 @@
+"""Writing files so that a process may die, or a disk fill up, at any moment.
+
+A file appears under its name complete or not at all: it is written beside its place
+under a name that ends in ``.tmp``, flushed to the disk, and moved into place; then the
+folder is flushed too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from qcsurrogate.errors import StoreError
+
+TEMPORARY_SUFFIX = ".tmp"
+
+_LOCK_PATIENCE_SECONDS = 1.0
+_DISK_TROUBLE = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EIO,
+    errno.EFBIG,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOTDIR,
+    errno.ESTALE,
+}
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write ``data`` to ``path``, all or nothing, and make it survive a power cut.
+
+    Raises:
+        StoreError: if the disk is full or the folder cannot be written; whatever was
+            at ``path`` before is then untouched.
+    """
+    temporary = path.with_name(f"{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
+    try:
+        write_durably(temporary, data)
+        move_into_place(temporary, path)
+    except BaseException:
+        remove_quietly(temporary)
+        raise
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """Write ``data`` and wait until the disk has it.
+
+    Raises:
+        StoreError: if the disk is full or the folder cannot be written.
+    """
+    try:
+        with open(path, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def move_into_place(temporary: Path, path: Path) -> None:
+    """Rename a finished file, replacing what was there, and flush the folder.
+
+    Raises:
+        StoreError: if the folder cannot be written.
+    """
+    try:
+        os.replace(temporary, path)
+        flush_folder(path.parent)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def flush_folder(folder: Path) -> None:
+    """Wait until the disk has the folder's list of names."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise  # some network file systems cannot flush a folder, and need not
+    finally:
+        os.close(descriptor)
+
+
+def remove_quietly(path: Path) -> None:
+    """Remove a file that may be gone already."""
+    with contextlib.suppress(FileNotFoundError):
+        path.unlink()
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and its parents.
+
+    Raises:
+        StoreError: if that is impossible, for example because a file is in the way.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(
+            f"cannot make the folder '{path}': {error.strerror or error}; expected a folder that can be written: "
+            "choose another place or free this one"
+        ) from error
+
+
+def cannot_write(path: Path, error: OSError) -> StoreError:
+    """The message for a failed write."""
+    return StoreError(
+        f"cannot write '{path}': {error.strerror or error}; free some space or make the folder writable, then start "
+        "again: everything finished so far is kept"
+    )
+
+
+def is_disk_trouble(error: OSError) -> bool:
+    """Whether an error speaks of the disk, and not of one structure."""
+    return error.errno in _DISK_TROUBLE
+
+
+def read_limited(path: Path, limit_bytes: int) -> bytes:
+    """The bytes of a regular file.
+
+    Raises:
+        StoreError: if it is missing, is no regular file, or is larger than the limit.
+    """
+    try:
+        if not path.is_file():
+            raise StoreError(f"cannot find the file '{path}'; expected a regular file")
+        size = path.stat().st_size
+        if size > limit_bytes:
+            raise StoreError(f"'{path}' has {size} bytes; expected at most {limit_bytes}")
+        return path.read_bytes()
+    except OSError as error:
+        raise StoreError(f"cannot read '{path}': {error.strerror or error}") from error
+
+
+def sha256(data: bytes) -> str:
+    """The digest that manifests hold."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def json_bytes(data: Any) -> bytes:
+    """JSON as the store writes it: readable, one trailing newline, no NaN."""
+    return (json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def read_json(path: Path, limit_bytes: int = 64 * 2**20) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        StoreError: if it is missing, too large, or no JSON object.
+    """
+    try:
+        data = json.loads(read_limited(path, limit_bytes))
+    except (ValueError, RecursionError) as error:
+        raise StoreError(f"'{path}' is damaged: {error}; expected a JSON object") from error
+    if not isinstance(data, dict):
+        raise StoreError(f"'{path}' is damaged: expected a JSON object, got {type(data).__name__}")
+    return data
+
+
+@contextlib.contextmanager
+def exclusive_lock(path: Path) -> Iterator[None]:
+    """Hold a lock that the system drops when the process dies, however it dies.
+
+    Raises:
+        StoreError: if another process holds it, or the file cannot be written.
+    """
+    try:
+        file = open(path, "a+b")  # noqa: SIM115 - closed below
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    with file:
+        deadline = time.monotonic() + _LOCK_PATIENCE_SECONDS
+        while not _try_lock(file.fileno(), fcntl.LOCK_EX):
+            if time.monotonic() > deadline:  # a reader holds its shared lock only for an instant
+                raise StoreError(
+                    f"another process is generating into '{path.parent}'; wait for it or stop it, then start again"
+                )
+            time.sleep(0.05)
+        yield
+
+
+def is_locked(path: Path) -> bool:
+    """Whether some living process holds the lock."""
+    try:
+        with open(path, "rb") as file:
+            return not _try_lock(file.fileno(), fcntl.LOCK_SH)
+    except OSError:
+        return False
+
+
+def _try_lock(descriptor: int, kind: int) -> bool:
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True  # a file system without locks: nobody can be asked
+    return True

@@ -1,0 +1,262 @@
+"""Many reference records in one file: flat arrays one after the other, with offsets.
+
+A symmetric matrix is kept as its lower triangle, row by row.  What is written, and in
+which units, is the list :data:`qcsurrogate.reference.record.FIELDS`; how long every
+array must be follows from the plan alone, before a file is opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcsurrogate.errors import RecordError
+from qcsurrogate.reference.record import FIELDS, Field, FieldShape, ReferenceRecord
+from qcsurrogate.store.hdf5 import Expected, StoredArray, damaged, read_arrays, write_arrays
+from qcsurrogate.store.plan import KEY_TYPE, Plan
+from qcsurrogate.store.spec import DataSpec
+
+SYMMETRY_TOLERANCE = 1e-9
+
+_OFFSETS: Final = {"atom": "atoms", "ao": "orbitals", "aux": "auxiliary functions", "triangle": "triangle elements"}
+_DIMENSION: Final[dict[FieldShape, tuple[str, tuple[int, ...]]]] = {
+    "scalar": ("record", ()),
+    "vector3": ("record", (3,)),
+    "atom": ("atom", ()),
+    "atom3": ("atom", (3,)),
+    "ao": ("ao", ()),
+    "aux": ("aux", ()),
+    "triangle": ("triangle", ()),
+}
+_STORED_TYPE: Final = {"float64": np.dtype("<f8"), "int64": np.dtype("<i8"), "bool": np.dtype("u1")}
+_SCALARS: Final = {"float64": float, "int64": int, "bool": bool}
+
+
+def stored_fields(spec: DataSpec) -> tuple[Field, ...]:
+    """The quantities that every record of a spec holds."""
+    wanted = {
+        "baseline": spec.method.baseline != "none",
+        "core_hamiltonian": spec.targets.core_hamiltonian,
+        "density_coefficients": spec.targets.density_coefficients,
+        "density_coefficients_unprojected": spec.targets.density_coefficients,
+        "forces": spec.targets.forces,
+    }
+    return tuple(field for field in FIELDS if not field.optional or wanted[field.name])
+
+
+@dataclass(frozen=True, eq=False)
+class RecordFile:
+    """The records of one file in memory, packed as they were stored."""
+
+    plan: Plan
+    fields: tuple[Field, ...]
+    keys: tuple[str, ...]
+    arrays: dict[str, NDArray[Any]]
+
+    def record(self, key: str) -> ReferenceRecord:
+        """One record with full matrices."""
+        row = self.keys.index(key)
+        index = self.plan.index[key]
+        structure, n_ao = self.plan.structures[index], int(self.plan.n_ao[index])
+        values: dict[str, Any] = {}
+        for field in self.fields:
+            if field.name not in ("atomic_numbers", "positions", "charge", "spin"):
+                values[field.name] = self._value(field, row, n_ao)
+        return ReferenceRecord(structure=structure, **values)
+
+    def _value(self, field: Field, row: int, n_ao: int) -> object:
+        array = self.arrays[field.name]
+        dimension = _DIMENSION[field.shape][0]
+        if dimension == "record":
+            return array[row].copy() if array.ndim > 1 else _SCALARS[field.dtype](array[row])
+        offsets = self.arrays[f"{dimension}_offsets"]
+        part = array[offsets[row] : offsets[row + 1]]
+        return unpack_triangle(part, n_ao) if field.shape == "triangle" else part.copy()
+
+
+def pack_triangle(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(n, n) symmetric -> (n (n + 1) / 2,) lower triangle, row by row."""
+    return 0.5 * (matrix + matrix.T)[_lower(len(matrix))]
+
+
+def unpack_triangle(triangle: NDArray[np.float64], n: int) -> NDArray[np.float64]:
+    """The inverse of :func:`pack_triangle`; exactly symmetric."""
+    rows, columns = _lower(n)
+    matrix = np.empty((n, n))
+    matrix[rows, columns] = triangle
+    matrix[columns, rows] = triangle
+    return matrix
+
+
+@lru_cache(maxsize=64)
+def _lower(n: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    rows, columns = np.tril_indices(n)
+    return rows, columns
+
+
+def write_records(path: Path, records: Sequence[tuple[str, ReferenceRecord]], plan: Plan, spec: DataSpec) -> str:
+    """Write records to one file, verify it, move it into place.
+
+    Args:
+        path: the file.
+        records: (key, record) pairs.
+        plan: the plan of the store.
+        spec: its spec.
+
+    Returns:
+        The SHA-256 of the file.
+
+    Raises:
+        RecordError: if a record is not converged, not finite, or does not fit its plan.
+        StoreError: if the file cannot be written.
+    """
+    fields = stored_fields(spec)
+    for key, record in records:
+        _check_record(record, fields, plan, plan.index[key])
+    keys = tuple(key for key, _ in records)
+    return write_packed(path, RecordFile(plan, fields, keys, _pack([r for _, r in records], keys, fields, plan)))
+
+
+def write_packed(path: Path, file: RecordFile) -> str:
+    """Write records that are packed already; returns the SHA-256 of the file.
+
+    Raises:
+        StoreError: if the file cannot be written.
+    """
+    meaning = {name: (e.units, _description(name, file.fields)) for name, e in _expected(file).items()}
+    return write_arrays(path, {name: StoredArray(file.arrays[name], *meaning[name]) for name in meaning})
+
+
+def merge(files: Sequence[RecordFile]) -> RecordFile:
+    """The records of several files, in order, as one."""
+    keys = tuple(key for file in files for key in file.keys)
+    plan, fields = files[0].plan, files[0].fields
+    arrays = {f.name: np.concatenate([file.arrays[f.name] for file in files]) for f in fields}
+    return RecordFile(plan, fields, keys, arrays | _frame(keys, plan, fields))
+
+
+def read_records(path: Path, keys: Sequence[str], plan: Plan, spec: DataSpec, digest: str | None = None) -> RecordFile:
+    """Read a file of which is known whose records it holds.
+
+    Raises:
+        StoreError: if the file is missing, damaged, hostile, or holds something else.
+    """
+    unknown = [key for key in keys if key not in plan.index]
+    if unknown or not keys or len(set(keys)) != len(keys):
+        raise damaged(path, f"it is said to hold the records {unknown[:3] or list(keys)[:3]}, which are not planned")
+    empty = RecordFile(plan, stored_fields(spec), tuple(keys), {})
+    arrays: dict[str, NDArray[Any]] = {**read_arrays(path, _expected(empty), digest)}
+    for name, value in _frame(empty.keys, plan, empty.fields).items():
+        if not np.array_equal(arrays[name], value):
+            raise damaged(path, f"'{name}' is not what the plan says")
+    _check_contents(path, arrays, empty)
+    return RecordFile(plan, empty.fields, empty.keys, arrays)
+
+
+def _check_contents(path: Path, arrays: dict[str, NDArray[Any]], file: RecordFile) -> None:
+    structures = [file.plan.structures[file.plan.index[key]] for key in file.keys]
+    for name in ("atomic_numbers", "positions"):
+        if not np.array_equal(arrays[name], np.concatenate([getattr(s, name) for s in structures])):
+            raise damaged(path, f"'{name}' is not that of the planned structures")
+    for name in ("charge", "spin"):
+        if arrays[name].tolist() != [getattr(s, name) for s in structures]:
+            raise damaged(path, f"'{name}' is not that of the planned structures")
+    if not (arrays["converged"] == 1).all():
+        raise damaged(path, "it holds a record that is not converged")
+    for field in file.fields:
+        if field.dtype == "float64" and not np.isfinite(arrays[field.name]).all():
+            raise damaged(path, f"'{field.name}' holds values that are not finite")
+
+
+def _expected(file: RecordFile) -> dict[str, Expected]:
+    sizes = {name: int(n.sum()) for name, n in _sizes(file.keys, file.plan).items()}
+    sizes["record"] = len(file.keys)
+    expected = {"keys": Expected(KEY_TYPE, (len(file.keys),), "1")}
+    for name in _dimensions(file.fields):
+        expected[f"{name}_offsets"] = Expected(np.dtype("<i8"), (len(file.keys) + 1,), "1")
+    for field in file.fields:
+        dimension, rest = _DIMENSION[field.shape]
+        expected[field.name] = Expected(_STORED_TYPE[field.dtype], (sizes[dimension], *rest), field.units)
+    return expected
+
+
+def _sizes(keys: Sequence[str], plan: Plan) -> dict[str, NDArray[np.int64]]:
+    rows = [plan.index[key] for key in keys]
+    n_ao = plan.n_ao[rows]
+    n_atoms = np.array([len(plan.structures[i]) for i in rows], dtype=np.int64)
+    return {"atom": n_atoms, "ao": n_ao, "aux": plan.n_aux[rows], "triangle": n_ao * (n_ao + 1) // 2}
+
+
+def _dimensions(fields: Sequence[Field]) -> list[str]:
+    used = {_DIMENSION[field.shape][0] for field in fields}
+    return [name for name in _OFFSETS if name in used]
+
+
+def _frame(keys: Sequence[str], plan: Plan, fields: Sequence[Field]) -> dict[str, NDArray[Any]]:
+    """Keys and offsets, which follow from the plan."""
+    frame: dict[str, NDArray[Any]] = {"keys": np.array([key.encode() for key in keys], KEY_TYPE)}
+    sizes = _sizes(keys, plan)
+    for name in _dimensions(fields):
+        frame[f"{name}_offsets"] = np.concatenate([[0], np.cumsum(sizes[name])]).astype(np.int64)
+    return frame
+
+
+def _description(name: str, fields: Sequence[Field]) -> str:
+    if name == "keys":
+        return "content key of every record, in order"
+    if name.endswith("_offsets"):
+        what = _OFFSETS[name.removesuffix("_offsets")]
+        return f"record i holds the {what} offsets[i] to offsets[i + 1]"
+    field = next(field for field in fields if field.name == name)
+    packed = "; lower triangle row by row, record after record" if field.shape == "triangle" else ""
+    return f"{field.description}{packed}"
+
+
+def _pack(
+    records: Sequence[ReferenceRecord], keys: Sequence[str], fields: Sequence[Field], plan: Plan
+) -> dict[str, NDArray[Any]]:
+    arrays = _frame(keys, plan, fields)
+    for field in fields:
+        values = [np.asarray(record.value(field.name)) for record in records]
+        if field.shape == "triangle":
+            values = [pack_triangle(value) for value in values]
+        join = np.stack if _DIMENSION[field.shape][0] == "record" else np.concatenate
+        arrays[field.name] = join(values).astype(_STORED_TYPE[field.dtype])
+    return arrays
+
+
+def _check_record(record: ReferenceRecord, fields: Sequence[Field], plan: Plan, index: int) -> None:
+    structure, label = plan.structures[index], record.structure.label
+    if record.structure.key != structure.key:
+        raise RecordError(f"{label}: the record belongs to another geometry than the planned {structure.label}")
+    if not record.converged:
+        raise RecordError(f"{label}: the record is not converged; expected only converged ones")
+    n_ao = int(plan.n_ao[index])
+    shapes: dict[FieldShape, tuple[int, ...]] = {
+        "scalar": (),
+        "vector3": (3,),
+        "atom": (len(structure),),
+        "atom3": (len(structure), 3),
+        "ao": (n_ao,),
+        "aux": (int(plan.n_aux[index]),),
+        "triangle": (n_ao, n_ao),
+    }
+    for field in fields:
+        value = record.value(field.name)
+        if value is None or np.shape(value) != shapes[field.shape]:
+            found = "nothing" if value is None else str(np.shape(value))
+            raise RecordError(f"{label}: {field.name} has shape {found}; expected {shapes[field.shape]}")
+        array = np.asarray(value)
+        if not np.isfinite(array).all():
+            raise RecordError(f"{label}: {field.name} holds values that are not finite")
+        if field.shape == "triangle" and np.abs(array - array.T).max() > SYMMETRY_TOLERANCE:
+            raise RecordError(
+                f"{label}: {field.name} differs from its transpose by {np.abs(array - array.T).max():.1e}; "
+                f"expected at most {SYMMETRY_TOLERANCE:g}"
+            )

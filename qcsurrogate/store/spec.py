@@ -1,0 +1,327 @@
+"""The data spec: where structures come from, the method, the targets, the split."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from ase.data import atomic_numbers as number_of_symbol
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from qcsurrogate.errors import SpecError, suggestion
+from qcsurrogate.reference.settings import Method, Targets
+from qcsurrogate.sampling import Statistics
+from qcsurrogate.store.yaml_model import parse_yaml, read_yaml, validate
+from qcsurrogate.structures import Structure
+from qcsurrogate.units import BOHR_PER_ANGSTROM
+
+SplitName = Literal["train", "validation", "test"]
+SPLIT_NAMES: tuple[SplitName, ...] = ("train", "validation", "test")
+
+Seed = Annotated[int, Field(ge=0, lt=2**32, description="Seed of the random numbers.")]
+Count = Annotated[int, Field(ge=1, le=10_000_000)]
+
+_WRITTEN_OUT = ("name", "structures", "split", "licence", "citation")
+"""What a spec in a file must say itself; only ``DataSpec()`` has defaults for them."""
+
+_FROZEN = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+_FOLDERS = (Path(__file__).parents[1] / "data_specs", Path(__file__).parents[2] / "data_specs")
+
+
+class Equilibrium(BaseModel):
+    """A molecule written into the spec; charge and spin come from the method."""
+
+    model_config = _FROZEN
+
+    name: Annotated[str, Field(min_length=1, max_length=60)]
+    symbols: Annotated[tuple[str, ...], Field(min_length=1, max_length=1000)]
+    positions_angstrom: Annotated[
+        tuple[tuple[float, float, float], ...], Field(description="x, y, z of every atom, Angstrom.")
+    ]
+
+    @field_validator("symbols")
+    @classmethod
+    def _known_elements(cls, symbols: tuple[str, ...]) -> tuple[str, ...]:
+        for symbol in symbols:
+            if number_of_symbol.get(symbol, 0) < 1:
+                raise ValueError(f"expected chemical symbols, got '{symbol}'{suggestion(symbol, number_of_symbol)}")
+        return symbols
+
+    @model_validator(mode="after")
+    def _as_many_positions(self) -> Equilibrium:
+        if len(self.positions_angstrom) != len(self.symbols):
+            raise ValueError(
+                f"expected one position for each of {len(self.symbols)} symbols, got {len(self.positions_angstrom)}"
+            )
+        return self
+
+    def structure(self, charge: int, spin: int) -> Structure:
+        """As a structure."""
+        numbers = [number_of_symbol[symbol] for symbol in self.symbols]
+        positions = [[x * BOHR_PER_ANGSTROM for x in row] for row in self.positions_angstrom]
+        return Structure(numbers, positions, charge, spin, self.name)  # type: ignore[arg-type]
+
+
+WATER = Equilibrium(
+    name="water",
+    symbols=("O", "H", "H"),
+    positions_angstrom=((0.0, 0.0, 0.1173), (0.0, 0.7572, -0.4692), (0.0, -0.7572, -0.4692)),
+)
+
+
+class FileSource(BaseModel):
+    """Structures of a file; first ``stride``, then ``limit``."""
+
+    model_config = _FROZEN
+
+    kind: Literal["file"]
+    path: Annotated[str, Field(min_length=1, description="xyz, extxyz or npz; relative to the spec's folder.")]
+    stride: Annotated[int, Field(ge=1, description="Take every n-th structure.")] = 1
+    limit: Annotated[Count | None, Field(description="Take at most so many.")] = None
+    seed: Annotated[
+        Seed | None, Field(description="Draw the `limit` structures at random with this seed; without it, the first.")
+    ] = None
+
+
+class PackagedSource(BaseModel):
+    """Geometries that come with the package."""
+
+    model_config = _FROZEN
+
+    kind: Literal["packaged"]
+    name: Annotated[str, Field(pattern=r"^[a-z0-9_]+$", description="For example qm9_small.")]
+    limit: Annotated[Count | None, Field(description="Take at most so many.")] = None
+    seed: Annotated[
+        Seed | None, Field(description="Draw the `limit` structures at random with this seed; without it, the first.")
+    ] = None
+
+
+class ThermalSource(BaseModel):
+    """Harmonic vibrations of a molecule, which is first relaxed with the spec's method."""
+
+    model_config = _FROZEN
+
+    kind: Literal["thermal"]
+    equilibrium: Equilibrium
+    temperature_kelvin: Annotated[float, Field(ge=0, le=1e5)]
+    statistics: Annotated[Statistics, Field(description="quantum includes the zero-point motion.")] = "classical"
+    count: Count
+    seed: Seed = 0
+
+
+class DisplacementSource(BaseModel):
+    """Every coordinate of a molecule moved by an independent normal deviate."""
+
+    model_config = _FROZEN
+
+    kind: Literal["displacement"]
+    equilibrium: Equilibrium
+    sigma_angstrom: Annotated[float, Field(ge=0, le=1, description="Standard deviation of each coordinate.")]
+    count: Count
+    seed: Seed = 0
+
+
+Source = FileSource | PackagedSource | ThermalSource | DisplacementSource
+
+
+class _Shares(BaseModel):
+    model_config = _FROZEN
+
+    train: Annotated[int | float, Field(gt=0)]
+    validation: Annotated[int | float, Field(ge=0)]
+    test: Annotated[int | float, Field(ge=0)]
+    seed: Seed = 0
+
+    @property
+    def values(self) -> tuple[float, float, float]:
+        """Train, validation, test."""
+        return self.train, self.validation, self.test
+
+    @property
+    def are_fractions(self) -> bool:
+        """Whether they are parts of one; otherwise they are counts."""
+        return abs(sum(self.values) - 1) < 1e-9
+
+    @model_validator(mode="after")
+    def _counts_or_fractions(self) -> _Shares:
+        if not self.are_fractions and any(value != int(value) for value in self.values):
+            raise ValueError(
+                f"train, validation, test = {self.train}, {self.validation}, {self.test}; "
+                "expected three counts, or three fractions that add up to 1"
+            )
+        return self
+
+
+class RandomSplit(_Shares):
+    """Structures at random. With counts, surplus structures are left out of the store."""
+
+    kind: Literal["random"]
+
+
+class MoleculeSplit(_Shares):
+    """Molecules at random: all structures of a molecule fall into one part.
+
+    Shares count molecules. Two structures are the same molecule if they have the same
+    ``identity``: *connectivity* (charge, elements and bonds; a bond is a distance below
+    1.25 times the sum of the covalent radii), *formula* (charge and formula), or *group*
+    (the array ``groups`` of an npz file). A sampled equilibrium is always one molecule.
+    """
+
+    kind: Literal["by_molecule"]
+    identity: Literal["connectivity", "formula", "group"] = "connectivity"
+
+
+class SizeSplit(BaseModel):
+    """Train and validate on small molecules, test on all larger ones."""
+
+    model_config = _FROZEN
+
+    kind: Literal["by_size"]
+    largest_training_size: Annotated[int, Field(ge=1, description="Non-hydrogen atoms of a small molecule, at most.")]
+    validation: Annotated[float, Field(ge=0, lt=1, description="Fraction of the small molecules to validate on.")] = 0.1
+    seed: Seed = 0
+
+
+Split = RandomSplit | MoleculeSplit | SizeSplit
+
+
+class DataSpec(BaseModel):
+    """One dataset. Without arguments: the shipped ``water_thermal``."""
+
+    model_config = _FROZEN
+
+    spec_version: Annotated[Literal[1], Field(description="Version of this format; part of every record's key.")] = 1
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,80}$")] = "water_thermal"
+    structures: Annotated[Source, Field(discriminator="kind")] = ThermalSource(
+        kind="thermal", equilibrium=WATER, temperature_kelvin=500.0, count=1000
+    )
+    method: Method = Method()
+    targets: Targets = Targets()
+    split: Annotated[Split, Field(discriminator="kind")] = RandomSplit(
+        kind="random", train=500, validation=100, test=400
+    )
+    shard_size: Annotated[int, Field(ge=1, le=10_000, description="Records in one file.")] = 200
+    licence: Annotated[str, Field(description="Licence of the structures (SPDX identifier where there is one).")] = (
+        "CC0-1.0"
+    )
+    citation: Annotated[str, Field(description="What to cite for the structures.")] = ""
+
+    def record_key(self, structure: Structure) -> str:
+        """Content key of a record: what was computed, and how; 32 hexadecimal digits.
+
+        The geometry's key, method, targets and ``spec_version`` enter; names, splits and
+        versions of packages do not.
+        """
+        how = {"method": self.method.model_dump(mode="json"), "targets": self.targets.model_dump(mode="json")}
+        content = {"structure": structure.key, "spec_version": self.spec_version, **how}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
+
+    def identity(self) -> dict[str, Any]:
+        """Everything that must stay the same in one store: all but the folder of a file."""
+        data = self.model_dump(mode="json")
+        if isinstance(self.structures, FileSource):
+            data["structures"]["path"] = Path(self.structures.path).name
+        return data
+
+
+def shipped_specs() -> list[str]:
+    """Names of the specs that come with the package."""
+    return sorted({path.stem for folder in _FOLDERS for path in folder.glob("*.yaml")})
+
+
+def load_spec(source: str | Path, overrides: Mapping[str, Any] | None = None) -> DataSpec:
+    """A spec from a YAML file, or a shipped one by its name.
+
+    Args:
+        source: a path, or a name of :func:`shipped_specs`. A relative
+            ``structures.path`` in a file is relative to that file's folder; in a shipped
+            spec, to the current folder.
+        overrides: values by key path, such as ``{"structures.path": "ethanol.npz"}``;
+            relative paths in them are relative to the current folder.
+
+    Raises:
+        SpecError: if the file is missing or does not fit; the message names file, key
+            path, what was expected and what was got.
+    """
+    path, folder = _find(source)
+    data = read_yaml(path)
+    _anchor(data, folder)
+    for key, value in (overrides or {}).items():
+        _override(data, key, value, str(path))
+    _anchor(data, Path.cwd())
+    return _validated(data, str(path))
+
+
+def parse_spec(text: str, source: str) -> DataSpec:
+    """A spec from YAML text; ``source`` is what messages call it.
+
+    Raises:
+        SpecError: as :func:`load_spec`.
+    """
+    return _validated(parse_yaml(text, source), source)
+
+
+def spec_schema() -> dict[str, Any]:
+    """JSON schema of a spec, for editors."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **DataSpec.model_json_schema()}
+
+
+def differences(before: DataSpec, after: DataSpec) -> list[str]:
+    """Lines ``method.xc: 'pbe' -> 'b3lyp'`` for everything that must not change."""
+    old, new = _flatten(before.identity()), _flatten(after.identity())
+    absent = "(nothing)"
+    return [
+        f"{key}: {old.get(key, absent)!r} -> {new.get(key, absent)!r}"
+        for key in dict.fromkeys([*old, *new])
+        if key not in old or key not in new or old[key] != new[key]
+    ]
+
+
+def _find(source: str | Path) -> tuple[Path, Path]:
+    path = Path(source).expanduser()
+    if path.is_file():
+        return path, path.parent
+    if isinstance(source, str) and "/" not in source and not path.suffix:
+        for folder in _FOLDERS:
+            if (folder / f"{source}.yaml").is_file():
+                return folder / f"{source}.yaml", Path.cwd()
+    names = shipped_specs()
+    raise SpecError(
+        f"cannot find the spec '{source}'; expected a YAML file or one of {', '.join(names)}"
+        f"{suggestion(path.stem, names)}"
+    )
+
+
+def _validated(data: dict[str, Any], source: str) -> DataSpec:
+    missing = [key for key in _WRITTEN_OUT if key not in data]
+    if missing and not set(data) - set(DataSpec.model_fields):  # an unknown key may be the missing one misspelt
+        raise SpecError(f"{source}: {missing[0]}: missing; expected a value ('' where there is none)")
+    return validate(DataSpec, data, source)
+
+
+def _anchor(data: dict[str, Any], folder: Path) -> None:
+    structures = data.get("structures")
+    if isinstance(structures, dict) and structures.get("kind") == "file" and isinstance(structures.get("path"), str):
+        structures["path"] = str((folder / Path(structures["path"]).expanduser()).resolve())
+
+
+def _override(data: dict[str, Any], key: str, value: Any, source: str) -> None:
+    *parents, last = key.split(".")
+    for parent in parents:
+        inner = data.setdefault(parent, {})
+        if not isinstance(inner, dict):
+            raise SpecError(f"{source}: cannot set '{key}': '{parent}' is no mapping")
+        data = inner
+    data[last] = value
+
+
+def _flatten(data: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(data, dict):
+        return {prefix: data}
+    flat: dict[str, Any] = {}
+    for key, value in data.items():
+        flat |= _flatten(value, f"{prefix}.{key}" if prefix else key)
+    return flat
