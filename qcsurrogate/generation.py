@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from time import perf_counter
-from typing import Protocol
+from typing import Any, Protocol
 
 import dask
 from distributed import Client, Future, KilledWorker, LocalCluster, wait
@@ -203,7 +203,7 @@ class _Run:
         size = max(1, min(_LARGEST_BATCH, len(todo) // (_BATCHES_PER_SLOT * slots)))
         queue = deque(tuple(todo[i : i + size]) for i in range(0, len(todo), size))
         deaths: Counter[str] = Counter()
-        in_flight: dict[Future, tuple[str, ...]] = {}
+        in_flight: dict[Future[Any], tuple[str, ...]] = {}
         memory_mb = _memory_mb(slots)
         try:
             while queue or in_flight:
@@ -222,7 +222,7 @@ class _Run:
         finally:
             client.cancel(list(in_flight))
 
-    def _submit(self, client: Client, batch: tuple[str, ...], memory_mb: int) -> Future:
+    def _submit(self, client: Client, batch: tuple[str, ...], memory_mb: int) -> Future[Any]:
         return client.submit(
             compute_batch, str(self.folder.path), batch, self.calculator, self.threads, memory_mb, pure=False
         )
@@ -331,14 +331,14 @@ def path_of(error: OSError, folder: StoreFolder) -> str:
     return str(error.filename or folder.path)
 
 
-def _first_done(futures: Iterable[Future]) -> set[Future]:
+def _first_done(futures: Iterable[Future[Any]]) -> set[Future[Any]]:
     try:
         return set(wait(list(futures), timeout=_LINE_EVERY_SECONDS, return_when="FIRST_COMPLETED").done)
     except TimeoutError:
         return set()
 
 
-def _worker_death(future: Future) -> KilledWorker:
+def _worker_death(future: Future[Any]) -> KilledWorker:
     """The death that ended a future.
 
     Raises:

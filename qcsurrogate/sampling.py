@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from qcsurrogate.errors import StructureError
 from qcsurrogate.structures import Structure
-from qcsurrogate.units import ANGSTROM_PER_BOHR, BOHR_PER_ANGSTROM, HARTREE_PER_KELVIN
+from qcsurrogate.units import BOHR_PER_ANGSTROM, HARTREE_PER_KELVIN
 
 Statistics = Literal["classical", "quantum"]
 
@@ -125,9 +125,7 @@ def sample_displacements(equilibrium: Structure, sigma_angstrom: float, count: i
     def draw(generator: np.random.Generator) -> NDArray[np.float64]:
         return sigma * generator.standard_normal(equilibrium.positions.shape)
 
-    return _sample(
-        equilibrium, draw, count, seed, f"sigma = {sigma * ANGSTROM_PER_BOHR:g} Angstrom is too large for it"
-    )
+    return _sample(equilibrium, draw, count, seed, f"sigma = {sigma_angstrom:g} Angstrom is too large for it")
 
 
 def _sample(

@@ -209,7 +209,7 @@ class StoreFolder:
             spec = parse_spec(text.decode(), str(self.spec_file))
             atoms = free_atoms_from_dict(header["free_atoms"])
             versions = {str(k): str(v) for k, v in header["versions"].items()}
-            plan = read_plan(self.plan_file, str(header["plan_sha256"]), spec)
+            plan = read_plan(self.plan_file, str(header["plan_sha256"]))
         except (SpecError, BasisError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
             raise StoreError(f"'{self.header_file}' is damaged: {error}") from error
         return Header(spec, plan, atoms, versions)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -30,7 +31,9 @@ from qcsurrogate.structures import Structure, read_structures
 KEY_TYPE: Final = np.dtype("S32")
 NAME_TYPE: Final = np.dtype("S120")
 
-_ARRAYS: Final = {
+_KEY_PATTERN: Final = re.compile(r"[0-9a-f]{32}")
+
+_ARRAYS: Final[dict[str, tuple[np.dtype[Any], tuple[str | int, ...], str, str]]] = {
     "keys": (KEY_TYPE, ("structure",), "1", "content key: geometry, charge, spin, method, targets"),
     "names": (NAME_TYPE, ("structure",), "1", "name of the structure, UTF-8"),
     "n_atoms": (np.dtype("<i8"), ("structure",), "1", "number of atoms"),
@@ -208,11 +211,11 @@ def _shortened(name: str) -> bytes:
     return name.encode()[: NAME_TYPE.itemsize].decode(errors="ignore").encode()
 
 
-def read_plan(path: Path, digest: str, spec: DataSpec) -> Plan:
-    """Read a plan and check that it belongs to its spec.
+def read_plan(path: Path, digest: str) -> Plan:
+    """Read a plan.
 
     Raises:
-        StoreError: if the file is missing, damaged or belongs to another spec.
+        StoreError: if the file is missing or damaged.
     """
     expected = {
         name: Expected(dtype, tuple(d if isinstance(d, int) else None for d in shape), units)
@@ -232,9 +235,8 @@ def read_plan(path: Path, digest: str, spec: DataSpec) -> Plan:
     except (StructureError, UnicodeDecodeError) as error:
         raise StoreError(f"'{path}' is damaged: {error}") from error
     keys = tuple(key.decode(errors="replace") for key in arrays["keys"])
-    for key, structure in zip(keys, structures, strict=True):
-        if spec.record_key(structure) != key:
-            raise damaged(path, f"the key of {structure.label} is not that of its geometry and method")
+    if len(set(keys)) != n or not all(_KEY_PATTERN.fullmatch(key) for key in keys):  # keys become file names
+        raise damaged(path, "its keys are not different strings of 32 hexadecimal digits")
     return Plan(keys, tuple(structures), arrays["split"], arrays["n_ao"], arrays["n_aux"])
 
 

@@ -34,8 +34,12 @@ _DIMENSION: Final[dict[FieldShape, tuple[str, tuple[int, ...]]]] = {
     "aux": ("aux", ()),
     "triangle": ("triangle", ()),
 }
-_STORED_TYPE: Final = {"float64": np.dtype("<f8"), "int64": np.dtype("<i8"), "bool": np.dtype("u1")}
-_SCALARS: Final = {"float64": float, "int64": int, "bool": bool}
+_STORED_TYPE: Final[dict[str, np.dtype[Any]]] = {
+    "float64": np.dtype("<f8"),
+    "int64": np.dtype("<i8"),
+    "bool": np.dtype("u1"),
+}
+_SCALARS: Final[dict[str, type]] = {"float64": float, "int64": int, "bool": bool}
 
 
 def stored_fields(spec: DataSpec) -> tuple[Field, ...]:
@@ -248,11 +252,12 @@ def _check_record(record: ReferenceRecord, fields: Sequence[Field], plan: Plan, 
         "triangle": (n_ao, n_ao),
     }
     for field in fields:
-        value = record.value(field.name)
-        if value is None or np.shape(value) != shapes[field.shape]:
-            found = "nothing" if value is None else str(np.shape(value))
-            raise RecordError(f"{label}: {field.name} has shape {found}; expected {shapes[field.shape]}")
+        value, expected = record.value(field.name), shapes[field.shape]
+        if value is None:
+            raise RecordError(f"{label}: the record has no {field.name}; expected shape {expected}")
         array = np.asarray(value)
+        if array.shape != expected:
+            raise RecordError(f"{label}: {field.name} has shape {array.shape}; expected {expected}")
         if not np.isfinite(array).all():
             raise RecordError(f"{label}: {field.name} holds values that are not finite")
         if field.shape == "triangle" and np.abs(array - array.T).max() > SYMMETRY_TOLERANCE:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from ase.data import atomic_numbers as number_of_symbol
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from qcsurrogate.errors import SpecError, suggestion
 from qcsurrogate.reference.settings import Method, Targets
@@ -21,14 +21,25 @@ from qcsurrogate.units import BOHR_PER_ANGSTROM
 SplitName = Literal["train", "validation", "test"]
 SPLIT_NAMES: tuple[SplitName, ...] = ("train", "validation", "test")
 
-Seed = Annotated[int, Field(ge=0, lt=2**32, description="Seed of the random numbers.")]
-Count = Annotated[int, Field(ge=1, le=10_000_000)]
+
+def _no_boolean(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError(f"expected a number, got {value}")
+    return value
+
+
+_Number = BeforeValidator(_no_boolean)  # pydantic reads true as 1
+
+Seed = Annotated[int, _Number, Field(ge=0, lt=2**32, description="Seed of the random numbers.")]
+Count = Annotated[int, _Number, Field(ge=1, le=10_000_000)]
 
 _WRITTEN_OUT = ("name", "structures", "split", "licence", "citation")
 """What a spec in a file must say itself; only ``DataSpec()`` has defaults for them."""
 
 _FROZEN = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-_FOLDERS = (Path(__file__).parents[1] / "data_specs", Path(__file__).parents[2] / "data_specs")
+_PACKAGE = Path(__file__).parents[1]
+_INSTALLED, _CHECKOUT = _PACKAGE / "data_specs", _PACKAGE.parent / "data_specs"
+_FOLDERS = (_INSTALLED, _CHECKOUT) if (_PACKAGE.parent / "pyproject.toml").is_file() else (_INSTALLED,)
 
 
 class Equilibrium(BaseModel):
@@ -130,9 +141,9 @@ Source = FileSource | PackagedSource | ThermalSource | DisplacementSource
 class _Shares(BaseModel):
     model_config = _FROZEN
 
-    train: Annotated[int | float, Field(gt=0)]
-    validation: Annotated[int | float, Field(ge=0)]
-    test: Annotated[int | float, Field(ge=0)]
+    train: Annotated[int | float, _Number, Field(gt=0)]
+    validation: Annotated[int | float, _Number, Field(ge=0)]
+    test: Annotated[int | float, _Number, Field(ge=0)]
     seed: Seed = 0
 
     @property

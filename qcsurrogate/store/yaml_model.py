@@ -15,6 +15,7 @@ from qcsurrogate.errors import SpecError, suggestion
 
 MAXIMUM_YAML_BYTES = 2**20
 _MAXIMUM_REPORTED = 8
+_SCALAR_TAGS = ("str", "int", "float", "bool")
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -43,19 +44,19 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep=deep)
 
 
+_BOOLEAN, _FLOAT = "tag:yaml.org,2002:bool", "tag:yaml.org,2002:float"
 _Loader.yaml_implicit_resolvers = {
-    first: [
-        (tag, pattern) for tag, pattern in resolvers if tag not in ("tag:yaml.org,2002:float", "tag:yaml.org,2002:bool")
-    ]
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in (_BOOLEAN, _FLOAT)]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
+_Loader.add_implicit_resolver(_BOOLEAN, re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
 _Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
-)
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
+    _FLOAT,
     re.compile(
-        r"^[-+]?(?:[0-9]+[eE][-+]?[0-9]+|(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|\.(?:inf|Inf|INF|nan|NaN|NAN))$"
+        r"""^[-+]?(?:[0-9]+[eE][-+]?[0-9]+
+        |(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?
+        |\.(?:inf|Inf|INF|nan|NaN|NAN))$""",
+        re.VERBOSE,
     ),
     list("-+0123456789."),
 )
@@ -109,12 +110,24 @@ def validate(model: type[Model], data: Mapping[str, Any], source: str) -> Model:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        problems = list(dict.fromkeys(_problem(model, entry) for entry in error.errors(include_url=False)))
+        problems = _problems(model, error.errors(include_url=False))
         shown = problems[:_MAXIMUM_REPORTED]
         if len(problems) > len(shown):
             shown.append(f"and {len(problems) - len(shown)} more")
         lines = shown[0] if len(shown) == 1 else "\n  " + "\n  ".join(shown)
         raise SpecError(f"{source}: {lines}") from error
+
+
+def _problems(model: type[BaseModel], entries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """One line per mistake: what only follows from another mistake is left out."""
+    of_models = [e for e in entries if isinstance(e["input"], dict) and e["type"].endswith("_type")]
+    lines = {_problem(model, e): e for e in entries if e not in of_models} or {_problem(model, e): e for e in entries}
+    missing = {".".join(_walk(model, e["loc"])[0]): line for line, e in lines.items() if e["type"] == "missing"}
+    for line, entry in lines.items():
+        near = re.search(r"did you mean '(.*)'", line)
+        if entry["type"] == "extra_forbidden" and near:
+            missing.pop(".".join([*_walk(model, entry["loc"])[0][:-1], near[1]]), None)
+    return [line for line, entry in lines.items() if entry["type"] != "missing" or line in missing.values()]
 
 
 def _problem(model: type[BaseModel], entry: Mapping[str, Any]) -> str:
@@ -132,16 +145,16 @@ def _problem(model: type[BaseModel], entry: Mapping[str, Any]) -> str:
             return f"{where}.{_bare(context['discriminator'])}: missing; expected one of {_tags(model, entry['loc'])}"
         case "union_tag_invalid":
             tags, tag = _tags(model, entry["loc"]), str(context["tag"])
-            return (
-                f"{where}.{_bare(context['discriminator'])}: expected one of {tags}, got '{tag}'{suggestion(tag, tags)}"
-            )
+            key = f"{where}.{_bare(context['discriminator'])}"
+            return f"{key}: expected one of {tags}, got '{tag}'{suggestion(tag, tags)}"
         case "literal_error":
             near = suggestion(str(entry["input"]), re.findall(r"'([^']*)'", context["expected"]))
             return f"{where}: expected {context['expected']}, got {_shown(entry['input'])}{near}"
         case "value_error" | "assertion_error":
             return f"{where}: {context['error']}"
         case _:
-            expected = re.sub(r"^Input should be ", "", entry["msg"])
+            expected = re.sub(r"^Input should be |^Unable to parse input string as ", "", entry["msg"])
+            expected = re.sub(r"^a valid dictionary or instance of \w+", "a mapping", expected)
             return f"{where}: expected {expected}, got {_shown(entry['input'])}"
 
 
@@ -159,20 +172,22 @@ def _walk(model: type[BaseModel], loc: Sequence[str | int]) -> tuple[list[str], 
     path: list[str] = []
     annotation: Any = model
     parents: list[type[BaseModel]] = [model]
-    for part in loc:
+    for position, part in enumerate(loc):
         models = list(_models(annotation))
         holders = [m for m in models if part in m.model_fields]
+        tagged = [m for m in models if part in (m.__name__, *_tag_of(m))]
         if holders:
             parents, annotation = holders, holders[0].model_fields[str(part)].annotation
-            path.append(str(part))
-        elif isinstance(part, int):
-            path.append(str(part))
-        elif tagged := [m for m in models if part in (m.__name__, *_tag_of(m))]:
-            annotation = parents = tagged[0]
-            parents = [tagged[0]]
-        elif part == loc[-1] and models:
+        elif tagged:
+            parents, annotation = tagged[:1], tagged[0]
+            continue
+        elif isinstance(part, str) and models and position == len(loc) - 1:
+            if part in _SCALAR_TAGS:
+                continue
             parents = models
-            path.append(str(part))
+        elif not isinstance(part, int):
+            continue
+        path.append(str(part))
     return path, parents
 
 
