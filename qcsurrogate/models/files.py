@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,8 +27,9 @@ from torch.nn.modules.module import register_module_buffer_registration_hook as 
 from torch.nn.modules.module import register_module_parameter_registration_hook as on_parameter
 from torch.overrides import TorchFunctionMode
 
-from qcsurrogate.errors import ModelFileError, QCSurrogateError
+from qcsurrogate.errors import ModelFileError, QCSurrogateError, StoreError
 from qcsurrogate.reference.settings import Method
+from qcsurrogate.store.files import write_atomically
 
 if TYPE_CHECKING:
     from qcsurrogate.models.base import SurrogateModel
@@ -107,29 +107,6 @@ class ModelMetadata(BaseModel):
             ) from error
 
 
-def replace_file(path: Path, content: bytes) -> None:
-    """Write ``content`` to ``path`` so that a reader sees the old file or the new one, whole.
-
-    Raises:
-        OSError: if the folder is not writable or the disk is full; ``path`` is untouched then.
-    """
-    temporary = path.with_name(f"{path.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
 def write_model(path: str | Path, model: SurrogateModel, metadata: ModelMetadata) -> None:
     """Write a model file; an older file stays as it is until the new one is complete.
 
@@ -154,12 +131,9 @@ def write_model(path: str | Path, model: SurrogateModel, metadata: ModelMetadata
             )
     content = safetensors.torch.save(tensors, {METADATA_KEY: metadata.to_json()})
     try:
-        replace_file(path, content)
-    except OSError as error:
-        raise ModelFileError(
-            f"cannot write the model file '{path}' ({error.strerror or error}); "
-            "expected a writable folder with free space: choose another one or make room"
-        ) from error
+        write_atomically(path, content)
+    except StoreError as error:
+        raise ModelFileError(f"the model file was not written: {error}") from error
 
 
 def read_metadata(path: str | Path) -> ModelMetadata:

@@ -1,0 +1,109 @@
+"""What a training run is, from a YAML file and ``--set a.b=c``, as a typed model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from qcsurrogate.errors import SpecError
+from qcsurrogate.store.yaml_model import parse_yaml, read_yaml, validate
+
+HARMLESS_KEYS = frozenset({"checkpoint_every", "max_minutes", "tensorboard"})
+"""Settings of ``training`` that may change between a run and its resumption: no number depends on them."""
+
+Settings = TypeVar("Settings", bound=BaseModel)
+
+
+class TrainingConfig(BaseModel):
+    """How a network is trained."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    steps: Annotated[int, Field(ge=1, description="Optimiser steps.")] = 4000
+    batch_size: Annotated[int, Field(ge=1, le=65536, description="Molecules per step.")] = 16
+    learning_rate: Annotated[float, Field(gt=0, le=1, description="At its height, after the warm-up.")] = 3e-3
+    warmup_steps: Annotated[int, Field(ge=0, description="Steps of linear warm-up; a cosine to zero follows.")] = 100
+    optimiser: Annotated[
+        Literal["soap", "adamw"], Field(description="Of the matrices; AdamW takes everything else.")
+    ] = "soap"
+    gradient_clip: Annotated[float, Field(gt=0, description="Largest norm of the whole gradient.")] = 1.0
+    ema_decay: Annotated[
+        float, Field(ge=0, lt=1, description="Of the moving average of the weights that is validated and saved.")
+    ] = 0.99
+    seed: Annotated[int, Field(ge=0, lt=2**63, description="Of weights, order of molecules and noise.")] = 0
+    precision: Annotated[Literal[32, 64], Field(description="Bits of a floating-point number.")] = 32
+    device: Annotated[Literal["auto", "cpu", "cuda"], Field(description="auto takes a GPU where there is one.")] = (
+        "auto"
+    )
+    threads: Annotated[
+        int | None, Field(ge=1, le=1024, description="CPU threads of PyTorch; null leaves it to PyTorch.")
+    ] = 1
+    validate_every: Annotated[int, Field(ge=1, description="Steps between two validations.")] = 250
+    validation_batch_size: Annotated[int, Field(ge=1, description="Molecules per batch of a validation.")] = 64
+    checkpoint_every: Annotated[int, Field(ge=1, description="Steps between two checkpoints.")] = 500
+    max_minutes: Annotated[
+        float | None, Field(gt=0, description="Wall time after which this start checkpoints and stops; resume goes on.")
+    ] = None
+    tensorboard: Annotated[bool, Field(description="Write TensorBoard files too (extra 'tensorboard').")] = False
+
+
+class RunConfig(BaseModel, Generic[Settings]):
+    """A whole run: the network and its training."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: Settings
+    training: TrainingConfig = TrainingConfig()
+
+
+def load_run_config(
+    model_settings: type[Settings], path: str | Path | None = None, overrides: Sequence[str] = ()
+) -> RunConfig[Settings]:
+    """The configuration of a run.
+
+    Args:
+        model_settings: the pydantic model of the ``model:`` section.
+        path: a YAML file with sections ``model`` and ``training``; defaults without one.
+        overrides: texts ``section.key=value``, the value in YAML; they win over the file.
+
+    Raises:
+        SpecError: if the file cannot be read, or for an unknown key or an impossible value.
+    """
+    data: Mapping[str, Any] = {} if path is None else read_yaml(Path(path))
+    for text in overrides:
+        data = _overridden(data, text)
+    source = "the training options" if path is None else f"'{path}'"
+    config_type: type[RunConfig[Settings]] = RunConfig[model_settings]  # type: ignore[valid-type]
+    return validate(config_type, {"model": {}, **data}, source)
+
+
+def _overridden(data: Mapping[str, Any], text: str) -> dict[str, Any]:
+    """``data`` with one ``a.b=c`` applied; nothing that is given is changed."""
+    name, equals, value_text = text.partition("=")
+    keys = name.strip().split(".")
+    if not equals or not all(keys):
+        raise SpecError(f"cannot use the override '{text}'; expected section.key=value, such as training.steps=2000")
+    value = parse_yaml(f"value: {value_text}", text)["value"]
+
+    def replaced(mapping: Any, keys: Sequence[str]) -> dict[str, Any]:
+        if not isinstance(mapping, Mapping):
+            raise SpecError(f"cannot use the override '{text}': '{mapping}' is a value, it has no key '{keys[0]}'")
+        inner = value if len(keys) == 1 else replaced(mapping.get(keys[0], {}), keys[1:])
+        return {**mapping, keys[0]: inner}
+
+    return replaced(data, keys)
+
+
+def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """A line ``key: old -> new`` for every difference between two nested mappings."""
+    lines = []
+    for key in sorted({*old, *new}):
+        before, after = old.get(key, "nothing"), new.get(key, "nothing")
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            lines += changed_keys(before, after, f"{prefix}{key}.")
+        elif before != after:
+            lines.append(f"{prefix}{key}: {before} -> {after}")
+    return lines

@@ -1,0 +1,388 @@
+"""The training loop: from a network and data to the best model file, resumable at every step."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata as distributions
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from qcsurrogate.errors import StoreError, TrainingError
+from qcsurrogate.models.files import ModelMetadata, write_model
+from qcsurrogate.store.files import TEMPORARY_SUFFIX, exclusive_lock, is_locked, make_folder, write_atomically
+from qcsurrogate.store.yaml_model import dump_yaml
+from qcsurrogate.training.averaging import MovingAverage
+from qcsurrogate.training.checkpoint import (
+    CHECKPOINT_NAME,
+    Progress,
+    read_progress,
+    restore_checkpoint,
+    write_checkpoint,
+)
+from qcsurrogate.training.config import HARMLESS_KEYS, RunConfig, TrainingConfig, changed_keys
+from qcsurrogate.training.interrupts import Interrupts
+from qcsurrogate.training.optimisers import learning_rate_factor, make_optimisers, set_learning_rate
+from qcsurrogate.training.reporting import Reporter
+from qcsurrogate.training.sampler import EpochSampler
+
+if TYPE_CHECKING:
+    from qcsurrogate.models.base import SurrogateModel
+
+MODEL_NAME: Final = "model.safetensors"
+METRICS_NAME: Final = "metrics.csv"
+_LOCK_NAME: Final = ".lock"
+
+_PACKAGES = ("qcsurrogate", "torch", "e3nn", "numpy", "lightning-fabric", "safetensors", "pydantic")
+
+
+class TrainingData(Protocol):
+    """What a dataset has to offer; a batch has ``to(device=..., dtype=...)``."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, indices: Sequence[int]) -> Any:
+        """These molecules together."""
+
+
+MakeMetadata = Callable[[Mapping[str, float], Mapping[str, Any]], ModelMetadata]
+"""From the metrics and the provenance of a model that is about to be written, what its file says."""
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """How a run stands when ``train`` returns.
+
+    Attributes:
+        model_path: the best model so far; None before the first validation.
+        steps: steps taken.
+        finished: False if ``max_minutes`` ended it before its last step.
+        best_step: step of the best validation.
+        metrics: row of the table at ``best_step``.
+        wall_time, cpu_time: seconds spent, all starts together.
+    """
+
+    model_path: Path | None
+    steps: int
+    finished: bool
+    best_step: int | None
+    metrics: Mapping[str, float]
+    wall_time: float
+    cpu_time: float
+
+
+def train(
+    model: SurrogateModel,
+    train_data: TrainingData,
+    validation_data: TrainingData,
+    config: RunConfig[Any],
+    out: str | Path,
+    *,
+    on_metadata: MakeMetadata,
+    dataset_hash: str,
+    quiet: bool = False,
+) -> TrainingResult:
+    """Train ``model``, or go on where an earlier start in ``out`` stopped.
+
+    Writes ``model.safetensors`` (moving average of the weights at the best validation),
+    ``metrics.csv``, ``config.yaml``, ``versions.json`` and ``checkpoint.safetensors``.
+    On a CPU, a run that was killed at any moment and started again ends with the same
+    bits as one that was not.
+
+    Args:
+        model: untrained, with its normalisation set; holds the latest weights afterwards.
+        train_data, validation_data: neither may be empty.
+        config: of network and training.
+        out: the run's folder, made if it does not exist.
+        on_metadata: makes the metadata of a model file from metrics and provenance.
+        dataset_hash: identity of the data; a resumed run must have the same.
+        quiet: say nothing.
+
+    Raises:
+        TrainingError: if data are missing, if the folder holds a run with another
+            configuration or other data, if it cannot be written, or if a loss or metric
+            is not finite.
+        KeyboardInterrupt, SystemExit: on Ctrl-C or SIGTERM, after a checkpoint.
+    """
+    for name, data in (("training", train_data), ("validation", validation_data)):
+        if len(data) == 0:
+            raise TrainingError(
+                f"the {name} set is empty; expected at least one molecule: generate more or change the split"
+            )
+    dataset = {"hash": dataset_hash, "train": len(train_data), "validation": len(validation_data)}
+    progress = Progress(_plain(config), dataset, _plain(model.description()))
+    out = Path(out)
+    threads = torch.get_num_threads()
+    with _storage_trouble():
+        make_folder(out)
+        if is_locked(out / _LOCK_NAME):
+            raise TrainingError(f"another process is training in '{out}'; wait for it or stop it, then start again")
+        with exclusive_lock(out / _LOCK_NAME):
+            for leftover in out.glob(f"*{TEMPORARY_SUFFIX}"):
+                leftover.unlink()
+            if (out / CHECKPOINT_NAME).exists():
+                earlier = read_progress(out / CHECKPOINT_NAME)
+                _check_same_run(out, earlier, progress)
+                if earlier.finished:
+                    return _result(out, earlier)
+            try:
+                run = _Run(model, train_data, validation_data, config.training, out, on_metadata, progress)
+                return run.go(quiet=quiet)
+            finally:
+                torch.set_num_threads(threads)
+
+
+class _Run:
+    """One start of a run: what the loop works with."""
+
+    def __init__(
+        self,
+        model: SurrogateModel,
+        train_data: TrainingData,
+        validation_data: TrainingData,
+        config: TrainingConfig,
+        out: Path,
+        on_metadata: MakeMetadata,
+        progress: Progress,
+    ) -> None:
+        if config.threads is not None:
+            torch.set_num_threads(config.threads)
+        if config.device == "cuda" and not torch.cuda.is_available():
+            raise TrainingError("training.device=cuda, but PyTorch sees no GPU; use cpu or auto")
+        self.config, self.out, self.on_metadata = config, out, on_metadata
+        self.train_data, self.validation_data = train_data, validation_data
+        self.fabric = Fabric(accelerator=config.device, devices=1, precision=f"{config.precision}-true")  # type: ignore[arg-type]
+        self.dtype = torch.float64 if config.precision == 64 else torch.float32
+        self.model = model
+        self.network = self.fabric.setup_module(model)
+        self.network.mark_forward_method("loss")
+        self.optimisers = make_optimisers(model.parameters(), model.preconditioned_parameters(), config)
+        self.wrapped_optimisers = [self.fabric.setup_optimizers(optimiser) for optimiser in self.optimisers]
+        self.average = MovingAverage(model, config.ema_decay)
+        self.sampler = EpochSampler(len(train_data), config.batch_size, config.seed)
+        self.networks = {"model": model, "average": self.average.network}
+        torch.manual_seed(config.seed)
+        self.progress = progress
+        if self._checkpoint_path.exists():
+            restored = restore_checkpoint(self._checkpoint_path, self.networks, self.optimisers)
+            restored.config = progress.config  # harmless settings may have changed
+            self.progress = restored
+        self._began = time.monotonic(), time.process_time()
+        self._spent_before = self.progress.wall_time, self.progress.cpu_time
+
+    def go(self, *, quiet: bool) -> TrainingResult:
+        """Take all steps that are left."""
+        progress, config = self.progress, self.config
+        write_atomically(self.out / "config.yaml", dump_yaml(progress.config).encode())
+        write_atomically(self.out / "versions.json", _versions(self.fabric.device).encode())
+        self._write_metrics()
+        reporter = Reporter(
+            f"training {self.model.kind}",
+            config.steps,
+            progress.step,
+            quiet=quiet,
+            tensorboard=self.out / "tensorboard" if config.tensorboard else None,
+        )
+        with reporter, Interrupts() as interrupts:
+            if progress.step:
+                reporter.say(f"going on after step {progress.step}")
+            while not progress.finished:
+                loss = self._step()
+                reporter.stepped(progress.step, loss)
+                progress.finished = progress.step >= config.steps
+                if progress.finished or progress.step % config.validate_every == 0:
+                    row = self._validate()
+                    reporter.validated(progress.step, row, best=progress.best_step == progress.step)
+                out_of_time = config.max_minutes is not None and self._minutes() >= config.max_minutes
+                stop = out_of_time or interrupts.received is not None
+                if progress.finished or stop or progress.step % config.checkpoint_every == 0:
+                    self._note_times()
+                    write_checkpoint(self._checkpoint_path, progress, self.networks, self.optimisers)
+                if interrupts.received is not None and not progress.finished:
+                    reporter.say(f"stopped after step {progress.step}; start it again to go on")
+                    interrupts.raise_received()
+                if stop and not progress.finished:
+                    reporter.say(f"{config.max_minutes:g} minutes are over after step {progress.step}")
+                    break
+        return _result(self.out, progress)
+
+    @property
+    def _checkpoint_path(self) -> Path:
+        return self.out / CHECKPOINT_NAME
+
+    def _learning_rate(self, step: int) -> float:
+        factor = learning_rate_factor(step, self.config.steps, self.config.warmup_steps)
+        return self.config.learning_rate * factor
+
+    def _step(self) -> float:
+        step = self.progress.step
+        batch = self.train_data.batch(self.sampler.indices(step)).to(device=self.fabric.device, dtype=self.dtype)
+        set_learning_rate(self.optimisers, self._learning_rate(step))
+        self.model.train()
+        loss = self.network.loss(batch)
+        for optimiser in self.optimisers:
+            optimiser.zero_grad()
+        self.fabric.backward(loss)
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
+        value = float(loss.detach())
+        for name, number in (("loss", value), ("gradient", float(norm))):
+            if not math.isfinite(number):
+                raise TrainingError(
+                    f"the {name} of step {step + 1} is {number}, expected a finite number; the run in '{self.out}' "
+                    f"stopped before it changed a weight: look for broken labels with `qcsurrogate inspect`, or train "
+                    f"in another folder with a smaller training.learning_rate (now {self.config.learning_rate:g}) "
+                    "or training.precision=64"
+                )
+        for wrapped in self.wrapped_optimisers:
+            wrapped.step()
+        self.progress.step += 1
+        self.progress.loss_sum += value
+        self.progress.loss_count += 1
+        self.average.update(self.model, self.progress.step)
+        return value
+
+    def _validate(self) -> dict[str, float]:
+        """Validate the average; adds a row to the table and writes the model if it is the best."""
+        progress, model = self.progress, self.average.network
+        errors = self._validation_errors()
+        self._note_times()
+        row = {
+            "step": progress.step,
+            "epoch": self.sampler.epoch(progress.step),
+            "time_s": progress.wall_time,
+            "cpu_time_s": progress.cpu_time,
+            "train_loss": progress.loss_sum / progress.loss_count,
+            "learning_rate": self._learning_rate(progress.step - 1),
+            **{f"validation_{name}": value for name, value in errors.items()},
+        }
+        for name, value in row.items():
+            if not math.isfinite(value):
+                raise TrainingError(
+                    f"{name} is {value} at step {progress.step}, expected a finite number; look for broken labels "
+                    f"with `qcsurrogate inspect`, or train in another folder with a smaller training.learning_rate"
+                )
+        progress.loss_sum, progress.loss_count = 0.0, 0
+        progress.rows.append(row)
+        value = errors[model.monitored]
+        if progress.best_value is None or value < progress.best_value:
+            progress.best_step, progress.best_value = progress.step, value
+            metrics = {k: v for k, v in row.items() if k == "train_loss" or k.startswith("validation_")}
+            provenance = {
+                "config": progress.config,
+                "dataset": progress.dataset,
+                "step": progress.step,
+                "wall_time_s": progress.wall_time,
+                "cpu_time_s": progress.cpu_time,
+            }
+            write_model(self.out / MODEL_NAME, model, self.on_metadata(metrics, provenance))
+        self._write_metrics()
+        return row
+
+    @torch.no_grad()
+    def _validation_errors(self) -> dict[str, float]:
+        model = self.average.network
+        sums: dict[str, Tensor] = {}
+        counts: dict[str, int] = {}
+        size = self.config.validation_batch_size
+        for first in range(0, len(self.validation_data), size):
+            indices = range(first, min(first + size, len(self.validation_data)))
+            batch = self.validation_data.batch(indices).to(device=self.fabric.device, dtype=self.dtype)
+            for name, (total, count) in model.errors(batch).items():
+                sums[name] = sums.get(name, 0.0) + total.double()
+                counts[name] = counts.get(name, 0) + count
+        return {name: float(sums[name]) / max(counts[name], 1) for name in sums}
+
+    def _write_metrics(self) -> None:
+        rows = self.progress.rows
+        if not rows:
+            (self.out / METRICS_NAME).unlink(missing_ok=True)  # of a start that died before its first checkpoint
+            return
+        text = io.StringIO()
+        writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_atomically(self.out / METRICS_NAME, text.getvalue().encode())
+
+    def _minutes(self) -> float:
+        return (time.monotonic() - self._began[0]) / 60
+
+    def _note_times(self) -> None:
+        self.progress.wall_time = self._spent_before[0] + time.monotonic() - self._began[0]
+        self.progress.cpu_time = self._spent_before[1] + time.process_time() - self._began[1]
+
+
+def _check_same_run(out: Path, earlier: Progress, now: Progress) -> None:
+    pairs = {
+        "configuration": (_without_harmless(earlier.config), _without_harmless(now.config)),
+        "data": (earlier.dataset, now.dataset),
+        "network": (earlier.network, now.network),
+    }
+    for what, (old, new) in pairs.items():
+        changes = changed_keys(old, new)
+        if changes:
+            more = f" and {len(changes) - 10} more" if len(changes) > 10 else ""
+            raise TrainingError(
+                f"'{out}' holds a run with another {what}; expected the same to resume it, got changes:\n  "
+                + "\n  ".join(line[:200] for line in changes[:10])
+                + f"{more}\nset them back, or train in another folder (or remove this one)"
+            )
+    if earlier.best_step is not None and not (out / MODEL_NAME).is_file():
+        raise TrainingError(
+            f"'{out / MODEL_NAME}' of step {earlier.best_step} is gone, expected it beside the checkpoint; "
+            f"put it back, or remove '{out / CHECKPOINT_NAME}' to train from the beginning"
+        )
+
+
+def _without_harmless(config: Mapping[str, Any]) -> dict[str, Any]:
+    training = {key: value for key, value in config["training"].items() if key not in HARMLESS_KEYS}
+    return {**config, "training": training}
+
+
+def _result(out: Path, progress: Progress) -> TrainingResult:
+    best = [row for row in progress.rows if row["step"] == progress.best_step]
+    return TrainingResult(
+        model_path=out / MODEL_NAME if best else None,
+        steps=progress.step,
+        finished=progress.finished,
+        best_step=progress.best_step,
+        metrics=best[0] if best else {},
+        wall_time=progress.wall_time,
+        cpu_time=progress.cpu_time,
+    )
+
+
+def _plain(value: Any) -> dict[str, Any]:
+    """Through JSON and back, so that it compares equal to what a checkpoint holds."""
+    data = value.model_dump(mode="json") if hasattr(value, "model_dump") else value
+    plain: dict[str, Any] = json.loads(json.dumps(data))
+    return plain
+
+
+def _versions(device: torch.device) -> str:
+    versions = {"python": platform.python_version(), "platform": platform.platform()}
+    for name in _PACKAGES:
+        try:
+            versions[name] = distributions.version(name)
+        except distributions.PackageNotFoundError:
+            versions[name] = "not installed"
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    return json.dumps({**versions, "device": name, "threads": torch.get_num_threads()}, indent=2) + "\n"
+
+
+@contextmanager
+def _storage_trouble() -> Iterator[None]:
+    try:
+        yield
+    except StoreError as error:
+        raise TrainingError(f"training cannot go on: {error}") from error
