@@ -33,7 +33,7 @@ def path(tmp_path: Path, model: TinyModel) -> Path:
 
 
 def read(path: Path) -> tuple[TinyModel, ModelMetadata]:
-    return read_model(path, build=build_tiny)  # type: ignore[arg-type,return-value]
+    return read_model(path, build=build_tiny)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

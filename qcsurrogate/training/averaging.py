@@ -33,7 +33,8 @@ class MovingAverage(Generic[Network]):
     @torch.no_grad()
     def update(self, network: Network, step: int) -> None:
         """Take in the weights that ``network`` has after ``step`` steps (1 for the first)."""
-        averaged = list(self.network.parameters())
-        torch._foreach_lerp_(averaged, list(network.parameters()), 1.0 - decay_at(step, self._decay))
-        for own, other in zip(self.network.buffers(), network.buffers(), strict=True):
-            own.copy_(other)
+        weight = 1.0 - decay_at(step, self._decay)
+        for average, parameter in zip(self.network.parameters(), network.parameters(), strict=True):
+            average.lerp_(parameter, weight)
+        for copied, buffer in zip(self.network.buffers(), network.buffers(), strict=True):
+            copied.copy_(buffer)

@@ -168,7 +168,6 @@ class _Run:
         self.network = self.fabric.setup_module(model)
         self.network.mark_forward_method("loss")
         self.optimisers = make_optimisers(model.parameters(), model.preconditioned_parameters(), config)
-        self.wrapped_optimisers = [self.fabric.setup_optimizers(optimiser) for optimiser in self.optimisers]
         self.average = MovingAverage(model, config.ema_decay)
         self.sampler = EpochSampler(len(train_data), config.batch_size, config.seed)
         self.networks = {"model": model, "average": self.average.network}
@@ -244,8 +243,8 @@ class _Run:
                     f"in another folder with a smaller training.learning_rate (now {self.config.learning_rate:g}) "
                     "or training.precision=64"
                 )
-        for wrapped in self.wrapped_optimisers:
-            wrapped.step()
+        for optimiser in self.optimisers:
+            optimiser.step()
         self.progress.step += 1
         self.progress.loss_sum += value
         self.progress.loss_count += 1

@@ -42,7 +42,7 @@ def run_tiny(
         return tiny_metadata(model, metrics).model_copy(update={"training": {"step": provenance["step"]}})
 
     return train(
-        model,  # type: ignore[arg-type]
+        model,
         TinyData(40) if train_data is None else train_data,
         TinyData(15, seed=1),
         config,

@@ -176,7 +176,7 @@ def test_the_best_validation_is_saved_and_not_the_last(tmp_path: Path, monkeypat
     monkeypatch.setattr(TinyModel, "errors", errors)
     result = run_tiny(tmp_path)
     assert result.best_step == 22  # the first of two equal ones
-    model, metadata = read_model(tmp_path / "model.safetensors", build=build_tiny)  # type: ignore[arg-type]
+    model, metadata = read_model(tmp_path / "model.safetensors", build=build_tiny)
     assert metadata.metrics["validation_hamiltonian_mae"] == 2.0
     assert metadata.training == {"step": 22}
     assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in written[1].items())

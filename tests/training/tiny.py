@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from qcsurrogate.models.base import SurrogateModel
 from qcsurrogate.models.files import ModelMetadata
 from qcsurrogate.reference.settings import Method
 
@@ -24,7 +25,7 @@ class TinyBatch:
         return TinyBatch(self.inputs.to(device, dtype), self.targets.to(device, dtype))
 
 
-class TinyModel(nn.Module):
+class TinyModel(SurrogateModel):
     """Two layers, one batched matrix, one vector and a statistics buffer."""
 
     kind = "hamiltonian"
@@ -51,10 +52,6 @@ class TinyModel(nn.Module):
     def errors(self, batch: TinyBatch) -> dict[str, tuple[Tensor, int]]:
         difference = self(batch.inputs) - batch.targets
         return {"hamiltonian_mae": (difference.abs().sum(), difference.numel())}
-
-    def preconditioned_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        yield "first.weight", self.first.weight
-        yield "mix", self.mix
 
     def description(self) -> dict[str, Any]:
         return {"features": self.features, "width": self.width, "elements": list(self.elements)}
