@@ -1,0 +1,166 @@
+"""Matrix blocks <-> irreps: the change of basis between orbital pairs and l-channels.
+
+A block between two atoms is a sum over pairs of shells (l1, l2); each pair decomposes
+into L = |l1 - l2| .. l1 + l2 by Clebsch-Gordan coefficients.  Components with parity
+(-1)^L ("natural") and (-1)^(L+1) ("pseudo") both occur: p x p holds a 1e, p x d a 2o.
+The change of basis is orthogonal, so its inverse is its transpose, exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from e3nn import o3
+from numpy.typing import NDArray
+from torch import Tensor
+
+from qcsurrogate.basis import BasisSet, ElementBasis
+from qcsurrogate.conventions import clebsch_gordan
+from qcsurrogate.data.graphs import PairKind, wigner_of
+
+
+@dataclass(frozen=True)
+class Channel:
+    """One irrep of a block: shells (first, second) coupled to angular momentum l.
+
+    ``natural`` tells whether its parity is (-1)^l.
+    """
+
+    l: int
+    natural: bool
+    first_shell: int
+    second_shell: int
+
+
+class BlockLayout:
+    """The irreps of the blocks between two elements, or of the blocks on one atom.
+
+    Args:
+        first, second: shells of the rows and of the columns.
+        symmetric: whether the blocks are symmetric (on one atom, ``first`` is
+            ``second``); then only the unique channels are kept.
+
+    Attributes:
+        channels: the irreps, in order; channel c has 2l+1 rows, m = -l..l.
+        transform: (n_rows, n_first * n_second), orthonormal rows.
+    """
+
+    def __init__(self, first: ElementBasis, second: ElementBasis, *, symmetric: bool = False) -> None:
+        if symmetric and first != second:
+            raise ValueError("a symmetric block needs the same element twice")
+        self.first, self.second, self.symmetric = first, second, symmetric
+        channels: list[Channel] = []
+        rows: list[NDArray[np.float64]] = []
+        for i, l1 in enumerate(first.angular_momenta):
+            for j, l2 in enumerate(second.angular_momenta):
+                if symmetric and j < i:
+                    continue
+                for l in range(abs(l1 - l2), l1 + l2 + 1):
+                    if symmetric and i == j and l % 2:
+                        continue  # the antisymmetric part of a shell with itself
+                    channels.append(Channel(l, (l1 + l2 + l) % 2 == 0, i, j))
+                    rows.extend(self._rows(i, j, clebsch_gordan(l1, l2, l)))
+        self.channels = tuple(channels)
+        self.transform = torch.as_tensor(np.asarray(rows))
+
+    def _rows(self, i: int, j: int, coupling: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+        rows = []
+        for m in range(coupling.shape[2]):
+            block = np.zeros((self.first.n_functions, self.second.n_functions))
+            block[self.first.shell_slices[i], self.second.shell_slices[j]] = coupling[:, :, m]
+            if self.symmetric and i != j:
+                block = (block + block.T) / np.sqrt(2.0)
+            rows.append(block.ravel())
+        return rows
+
+    @property
+    def n_rows(self) -> int:
+        """Number of independent numbers in a block."""
+        return len(self.transform)
+
+    @cached_property
+    def row_channel(self) -> Tensor:
+        """(n_rows,) channel of every row."""
+        return torch.tensor([c for c, channel in enumerate(self.channels) for _ in range(2 * channel.l + 1)])
+
+    @cached_property
+    def row_m(self) -> Tensor:
+        """(n_rows,) m of every row."""
+        return torch.tensor([m for channel in self.channels for m in range(-channel.l, channel.l + 1)])
+
+    @property
+    def irreps(self) -> o3.Irreps:
+        """The channels as e3nn irreps, in order (1x0e+1x1o+...)."""
+        return o3.Irreps(
+            [(1, (c.l, (-1) ** c.l if c.natural else (-1) ** (c.l + 1))) for c in self.channels]
+        )
+
+    def to_irreps(self, blocks: Tensor) -> Tensor:
+        """(..., n_first, n_second) blocks in internal order -> (..., n_rows)."""
+        return blocks.flatten(-2) @ self.transform.T.to(blocks)
+
+    def to_blocks(self, rows: Tensor) -> Tensor:
+        """(..., n_rows) -> (..., n_first, n_second) blocks in internal order."""
+        flat = rows @ self.transform.to(rows)
+        return flat.unflatten(-1, (self.first.n_functions, self.second.n_functions))
+
+
+class BlockLayouts:
+    """The layouts of a basis, made once per kind of pair and per element."""
+
+    def __init__(self, basis: BasisSet) -> None:
+        self.basis = basis
+        self._pairs: dict[PairKind, BlockLayout] = {}
+        self._atoms: dict[int, BlockLayout] = {}
+
+    def pair(self, kind: PairKind) -> BlockLayout:
+        """Blocks between two atoms of these elements."""
+        if kind not in self._pairs:
+            self._pairs[kind] = BlockLayout(self.basis[kind[0]], self.basis[kind[1]])
+        return self._pairs[kind]
+
+    def atom(self, atomic_number: int) -> BlockLayout:
+        """Blocks on one atom of this element."""
+        if atomic_number not in self._atoms:
+            element = self.basis[atomic_number]
+            self._atoms[atomic_number] = BlockLayout(element, element, symmetric=True)
+        return self._atoms[atomic_number]
+
+
+def shell_wigner(element: ElementBasis, wigner: Tensor) -> Tensor:
+    """(n_edges, n_functions, n_functions) Wigner matrices of an element's functions.
+
+    Args:
+        element: the shells.
+        wigner: (n_edges, ...) flat Wigner matrices of :func:`..graphs.flat_wigner`.
+    """
+    matrix = wigner.new_zeros(len(wigner), element.n_functions, element.n_functions)
+    for l, part in zip(element.angular_momenta, element.shell_slices, strict=True):
+        matrix[:, part, part] = wigner_of(l, wigner)
+    return matrix
+
+
+def to_bond_frame(kind: PairKind, basis: BasisSet, blocks: Tensor, wigner: Tensor) -> Tensor:
+    """Blocks (n_edges, n_first, n_second) in the molecule's frame -> in the bond's frame."""
+    first, second = (shell_wigner(basis[z], wigner) for z in kind)
+    return first @ blocks @ second.transpose(1, 2)
+
+
+def from_bond_frame(kind: PairKind, basis: BasisSet, blocks: Tensor, wigner: Tensor) -> Tensor:
+    """The inverse of :func:`to_bond_frame`."""
+    first, second = (shell_wigner(basis[z], wigner) for z in kind)
+    return first.transpose(1, 2) @ blocks @ second
+
+
+def cut_blocks(
+    matrix: Tensor, basis: BasisSet, atomic_numbers: Sequence[int], pairs: Sequence[tuple[int, int]]
+) -> Tensor:
+    """Blocks (n_pairs, n_first, n_second) of pairs of one kind out of a matrix in internal order."""
+    starts = basis.offsets(list(atomic_numbers))
+    return torch.stack(
+        [matrix[starts[i] : starts[i + 1], starts[j] : starts[j + 1]] for i, j in pairs]
+    )

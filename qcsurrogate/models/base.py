@@ -1,0 +1,65 @@
+"""What every surrogate model offers to training and to prediction."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from qcsurrogate.basis import BasisSet
+from qcsurrogate.errors import DomainError
+from qcsurrogate.structures import Structure
+
+
+class SurrogateModel(nn.Module, ABC):
+    """A network that predicts one quantity of a molecule.
+
+    Attributes:
+        kind: its name in files and on the command line.
+        monitored: the entry of :meth:`errors` that picks the best checkpoint; lower is
+            better.
+        elements: atomic numbers it was made for, ascending.
+    """
+
+    kind: ClassVar[str]
+    monitored: ClassVar[str]
+    elements: tuple[int, ...]
+    orbital_basis: BasisSet
+
+    @abstractmethod
+    def loss(self, batch: Any) -> Tensor:
+        """Scalar to minimise."""
+
+    @abstractmethod
+    def errors(self, batch: Any) -> dict[str, tuple[Tensor, int]]:
+        """For each metric the sum of its absolute errors over the batch and their number."""
+
+    @abstractmethod
+    def description(self) -> dict[str, Any]:
+        """Plain data from which :func:`..build.build_model` makes an equal, untrained model."""
+
+    def preconditioned_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Weight matrices, for an optimiser that preconditions matrices; embeddings and gains are none."""
+        for name, parameter in self.named_parameters():
+            is_table = name.endswith(".gain") or "embedding" in name or ".pair." in name
+            if parameter.ndim >= 2 and min(parameter.shape[-2:]) > 1 and not is_table:
+                yield name, parameter
+
+    def check_elements(self, structures: Sequence[Structure]) -> None:
+        """Refuse elements that the model was not trained on.
+
+        Raises:
+            DomainError: naming the structure and its element.
+        """
+        from ase.data import chemical_symbols
+
+        for structure in structures:
+            unknown = sorted({int(z) for z in structure.atomic_numbers} - set(self.elements))
+            if unknown:
+                known = ", ".join(chemical_symbols[z] for z in self.elements)
+                raise DomainError(
+                    f"{structure.label} holds {chemical_symbols[unknown[0]]}; this model was trained on {known} only: "
+                    "train one on structures with that element"
+                )

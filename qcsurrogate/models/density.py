@@ -1,0 +1,195 @@
+"""Electron densities as coefficients of atom-centred functions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from qcsurrogate.basis import BasisSet
+from qcsurrogate.conventions import inverse_order
+from qcsurrogate.data.graphs import Graph, build_graph, collate
+from qcsurrogate.models.base import SurrogateModel
+from qcsurrogate.models.encoder import Encoder
+from qcsurrogate.models.settings import DensitySettings
+from qcsurrogate.models.statistics import Float64Buffers, Standardisation
+from qcsurrogate.nn.head import DegreeHead
+from qcsurrogate.nn.layout import FeatureLayout
+from qcsurrogate.nn.node import GatedBlock
+from qcsurrogate.nn.norm import EquivariantRMSNorm
+from qcsurrogate.structures import Structure
+
+
+class AtomBasis(Float64Buffers):
+    """Orthonormal functions of one element in terms of PySCF's, and their charges.
+
+    Attributes:
+        transform: (n, n), PySCF order: ``c = transform @ c_orthonormal``.
+        charges: (n,) integrals of PySCF's functions, electrons per unit coefficient.
+    """
+
+    transform: Tensor
+    charges: Tensor
+
+    def __init__(self, n_functions: int) -> None:
+        super().__init__()
+        self.register_buffer("transform", torch.eye(n_functions, dtype=torch.float64))
+        self.register_buffer("charges", torch.zeros(n_functions, dtype=torch.float64))
+
+    def fill(self, transform: NDArray[np.float64], charges: NDArray[np.float64]) -> None:
+        """Copy the numbers of a basis."""
+        self.transform.copy_(torch.as_tensor(transform))
+        self.charges.copy_(torch.as_tensor(charges))
+
+
+class DensityModel(SurrogateModel):
+    """Predicts the density less that of the free atoms.
+
+    The coefficients it learns belong to functions that are orthonormal on each atom in
+    the Coulomb metric, so that an error of a coefficient is an error of the density of
+    the same size, however nearly dependent the auxiliary basis is.  The number of
+    electrons is made exact afterwards by the smallest change, measured in units of each
+    coefficient's spread over the training set.
+
+    Args:
+        orbital_basis: basis of the reference calculations.
+        density_basis: auxiliary basis of the elements it is made for.
+        settings: sizes; ``encoder.average_neighbours`` must be set.
+    """
+
+    kind: ClassVar[str] = "density"
+    monitored: ClassVar[str] = "coefficient_rmse_per_electron"
+
+    def __init__(self, orbital_basis: BasisSet, density_basis: BasisSet, settings: DensitySettings) -> None:
+        super().__init__()
+        self.orbital_basis, self.density_basis, self.settings = orbital_basis, density_basis, settings
+        self.elements = tuple(sorted(density_basis.elements))
+        l_max = max(2, density_basis.l_max)
+        self.features = FeatureLayout(l_max, l_max - 1)
+        self.message_cutoff = settings.encoder.message_cutoff
+        self.pair_cutoff = None
+        self.encoder = Encoder(self.elements, self.features, settings.encoder)
+        channels, hidden = settings.encoder.channels, settings.readout_hidden
+        self.norm = EquivariantRMSNorm(self.features, channels)
+        self.blocks = nn.ModuleDict()
+        self.heads = nn.ModuleDict()
+        self.statistics = nn.ModuleDict()
+        self.functions = nn.ModuleDict()
+        for z in self.elements:
+            element = density_basis[z]
+            self.blocks[str(z)] = GatedBlock(self.features, channels, hidden, hidden)
+            self.heads[str(z)] = DegreeHead(self.features, hidden, [(l, True) for l in element.angular_momenta])
+            self.statistics[str(z)] = Standardisation(element.n_functions)
+            self.functions[str(z)] = AtomBasis(element.n_functions)
+
+    def _statistics(self, z: int) -> Standardisation:
+        module = self.statistics[str(z)]
+        assert isinstance(module, Standardisation)
+        return module
+
+    def _functions(self, z: int) -> AtomBasis:
+        module = self.functions[str(z)]
+        assert isinstance(module, AtomBasis)
+        return module
+
+    def fit_statistics(self, atom_rows: Mapping[int, Tensor]) -> None:
+        """Take means and spreads from the labels of a training set."""
+        for z, rows in atom_rows.items():
+            shells = self.density_basis[z].angular_momenta
+            group = torch.tensor([s for s, l in enumerate(shells) for _ in range(2 * l + 1)])
+            invariant = torch.tensor([l == 0 for l in shells for _ in range(2 * l + 1)])
+            self._statistics(z).fit(rows, group, invariant)
+
+    def set_functions(self, functions: Mapping[int, tuple[NDArray[np.float64], NDArray[np.float64]]]) -> None:
+        """Set (transform, charges) of every element, see :class:`AtomBasis`."""
+        for z, (transform, charges) in functions.items():
+            self._functions(z).fill(transform, charges)
+
+    def forward(self, graph: Graph) -> list[tuple[int, Tensor]]:
+        """For each element (n_atoms, n_functions) standardised coefficients, internal order."""
+        nodes, _ = self.encoder(graph)
+        normed = self.norm(nodes)
+        return [
+            (z, self.heads[str(z)](self.blocks[str(z)](normed[index]))) for z, index in graph.atoms_by_element.items()
+        ]
+
+    def loss(self, batch: Any) -> Tensor:
+        """Weighted mean square of the standardised errors."""
+        total, norm = batch.graph.messages.lengths.new_zeros(()), 0.0
+        for (z, prediction), (_, rows) in zip(self(batch.graph), batch.atom_rows, strict=True):
+            statistics = self._statistics(z)
+            weights = statistics.scale.to(prediction) ** self.settings.loss_power
+            error = prediction - statistics.standardise(rows)
+            total = total + (error.square() * weights).sum()
+            norm = norm + weights.sum() * len(error)
+        return total / norm
+
+    def errors(self, batch: Any) -> dict[str, tuple[Tensor, int]]:
+        """Mean absolute error of the coefficients, and their error's size per electron."""
+        absolute = torch.zeros((), dtype=torch.float64)
+        n_coefficients = 0
+        square = torch.zeros(batch.graph.n_molecules, dtype=torch.float64, device=batch.graph.molecule.device)
+        for (z, prediction), (_, rows) in zip(self(batch.graph), batch.atom_rows, strict=True):
+            error = self._statistics(z).restore(prediction) - rows.double()
+            absolute = absolute + error.abs().sum().cpu()
+            n_coefficients += error.numel()
+            owner = batch.graph.molecule[batch.graph.atoms_by_element[z]]
+            square = square.index_add(0, owner, error.square().sum(1))
+        electrons = torch.zeros_like(square).index_add(0, batch.graph.molecule, batch.graph.atomic_numbers.double())
+        return {
+            "coefficient_mae": (absolute, n_coefficients),
+            "coefficient_rmse_per_electron": ((square.sqrt() / electrons).sum().cpu(), batch.graph.n_molecules),
+        }
+
+    @torch.no_grad()
+    def coefficients(self, structures: Sequence[Structure]) -> list[NDArray[np.float64]]:
+        """Coefficients of rho - rho_free_atoms of several molecules in one pass.
+
+        Returns:
+            For each (n_aux,) coefficients in PySCF's order and normalisation; with the
+            free atoms they hold the exact number of electrons.
+
+        Raises:
+            DomainError: for elements that the model was not trained on.
+        """
+        self.check_elements(structures)
+        weight = self.encoder.embedding.weight
+        graphs = [build_graph(s, l_max=self.features.l_max, message_cutoff=self.message_cutoff) for s in structures]
+        graph = collate(graphs).to(weight.device, weight.dtype)
+        parts: dict[int, NDArray[np.float64]] = {}
+        for z, prediction in self(graph):
+            restored = self._statistics(z).restore(prediction).cpu().numpy()
+            for atom, row in zip(graph.atoms_by_element[z].tolist(), restored, strict=True):
+                parts[atom] = row
+        results = []
+        first = 0
+        for structure in structures:
+            rows = [parts[first + k] for k in range(len(structure))]
+            results.append(self._projected(structure, rows))
+            first += len(structure)
+        return results
+
+    def _projected(self, structure: Structure, rows: list[NDArray[np.float64]]) -> NDArray[np.float64]:
+        """Rows of each atom (orthonormal functions, internal order) -> PySCF's, electron count exact."""
+        plain, change, charges = [], [], []
+        for z, row in zip(structure.atomic_numbers.tolist(), rows, strict=True):
+            order = inverse_order(self.density_basis[z].internal_order)
+            functions, spread = self._functions(z), self._statistics(z).scale.cpu().numpy()[order]
+            transform, charge = functions.transform.cpu().numpy(), functions.charges.cpu().numpy()
+            plain.append(transform @ row[order])
+            change.append(transform @ (spread**2 * (transform.T @ charge)))
+            charges.append(charge)
+        coefficients, direction, charge = (np.concatenate(x) for x in (plain, change, charges))
+        missing = -structure.charge - charge @ coefficients
+        return np.asarray(coefficients + direction * (missing / (charge @ direction)))
+
+    def description(self) -> dict[str, Any]:
+        return {
+            "orbital_basis": self.orbital_basis.to_dict(),
+            "density_basis": self.density_basis.to_dict(),
+            "settings": self.settings.model_dump(mode="json"),
+        }

@@ -1,0 +1,52 @@
+"""From features of an atom to a list of irreps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from qcsurrogate.nn.layout import FeatureLayout
+
+
+class DegreeHead(nn.Module):
+    """Linear map from features to any list of irreps, in the order of the list.
+
+    Args:
+        layout: rows of the features.
+        channels: channels of the features.
+        outputs: (l, natural) of every irrep wanted; all must occur in the layout.
+    """
+
+    def __init__(self, layout: FeatureLayout, channels: int, outputs: Sequence[tuple[int, bool]]) -> None:
+        super().__init__()
+        wanted = [[k for k, out in enumerate(outputs) if out == degree] for degree in layout.degrees]
+        missing = sorted({out for out in outputs if out not in layout.degrees})
+        if missing:
+            raise ValueError(f"the features hold no irrep (l, natural) = {missing[0]}; raise l_max or l_pseudo")
+        self.parts = [(part, len(w)) for part, w in zip(layout.slices, wanted, strict=True)]
+        self.weights = nn.ParameterList(
+            nn.Parameter(torch.randn(channels, len(w)) / math.sqrt(channels)) for w in wanted
+        )
+        self.bias = nn.Parameter(torch.zeros(len(wanted[0])))
+        starts = [0]
+        for l, _ in outputs:
+            starts.append(starts[-1] + 2 * l + 1)
+        place = [
+            starts[k] + m for (l, _), ks in zip(layout.degrees, wanted, strict=True) for m in range(2 * l + 1) for k in ks
+        ]
+        order = torch.empty(len(place), dtype=torch.long)
+        order[torch.tensor(place, dtype=torch.long)] = torch.arange(len(place))
+        self.register_buffer("order", order, persistent=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(n, row, channels) -> (n, sum of 2l+1)."""
+        n = len(features)
+        values = []
+        for (part, count), weight in zip(self.parts, self.weights, strict=True):
+            if count:
+                value = features[:, part] @ weight
+                values.append((value + self.bias if part.start == 0 else value).reshape(n, -1))
+        return torch.cat(values, dim=1)[:, self.order]
