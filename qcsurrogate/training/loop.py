@@ -48,7 +48,7 @@ _PACKAGES = ("qcsurrogate", "torch", "e3nn", "numpy", "lightning-fabric", "safet
 
 
 class TrainingData(Protocol):
-    """What a dataset has to offer; a batch has ``to(device=..., dtype=...)``."""
+    """What a dataset has to offer: batches, with a method ``to(device)``, in the precision of the training."""
 
     def __len__(self) -> int: ...
 
@@ -163,7 +163,6 @@ class _Run:
         self.config, self.out, self.on_metadata = config, out, on_metadata
         self.train_data, self.validation_data = train_data, validation_data
         self.fabric = Fabric(accelerator=config.device, devices=1, precision=f"{config.precision}-true")  # type: ignore[arg-type]
-        self.dtype = torch.float64 if config.precision == 64 else torch.float32
         self.model = model
         self.network = self.fabric.setup_module(model)
         self.network.mark_forward_method("loss")
@@ -226,7 +225,7 @@ class _Run:
 
     def _step(self) -> float:
         step = self.progress.step
-        batch = self.train_data.batch(self.sampler.indices(step)).to(device=self.fabric.device, dtype=self.dtype)
+        batch = self.train_data.batch(self.sampler.indices(step)).to(self.fabric.device)
         set_learning_rate(self.optimisers, self._learning_rate(step))
         self.model.train()
         loss = self.network.loss(batch)
@@ -296,7 +295,7 @@ class _Run:
         size = self.config.validation_batch_size
         for first in range(0, len(self.validation_data), size):
             indices = range(first, min(first + size, len(self.validation_data)))
-            batch = self.validation_data.batch(indices).to(device=self.fabric.device, dtype=self.dtype)
+            batch = self.validation_data.batch(indices).to(self.fabric.device)
             for name, (total, count) in model.errors(batch).items():
                 sums[name] = sums.get(name, 0.0) + total.double()
                 counts[name] = counts.get(name, 0) + count

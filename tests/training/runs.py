@@ -35,6 +35,7 @@ def run_tiny(
 ) -> TrainingResult:
     """One start of a run in ``out``, from a fresh network."""
     config = config or tiny_config()
+    dtype = torch.float64 if config.training.precision == 64 else torch.float32
     torch.manual_seed(config.training.seed)
     model = TinyModel(width=config.model.width)
 
@@ -43,8 +44,8 @@ def run_tiny(
 
     return train(
         model,
-        TinyData(40) if train_data is None else train_data,
-        TinyData(15, seed=1),
+        TinyData(40, dtype=dtype) if train_data is None else train_data,
+        TinyData(15, seed=1, dtype=dtype),
         config,
         out,
         on_metadata=on_metadata,

@@ -21,8 +21,8 @@ class TinyBatch:
     inputs: Tensor
     targets: Tensor
 
-    def to(self, device: Any = None, dtype: torch.dtype | None = None) -> TinyBatch:
-        return TinyBatch(self.inputs.to(device, dtype), self.targets.to(device, dtype))
+    def to(self, device: torch.device) -> TinyBatch:
+        return TinyBatch(self.inputs.to(device), self.targets.to(device))
 
 
 class TinyModel(SurrogateModel):
@@ -60,11 +60,10 @@ class TinyModel(SurrogateModel):
 class TinyData:
     """Points of a smooth function."""
 
-    def __init__(self, n: int = 40, features: int = 4, seed: int = 0) -> None:
+    def __init__(self, n: int = 40, features: int = 4, seed: int = 0, dtype: torch.dtype = torch.float32) -> None:
         generator = torch.Generator().manual_seed(seed)
-        self.inputs = torch.randn(n, features, generator=generator)
+        self.inputs = torch.randn(n, features, generator=generator, dtype=dtype)
         self.targets = torch.sin(self.inputs).sum(dim=1, keepdim=True)
-        self.identity = f"tiny-{n}-{features}-{seed}"
 
     def __len__(self) -> int:
         return len(self.inputs)
