@@ -1,0 +1,183 @@
+"""What lies in a store, a shard or a model file, as JSON data; everything read is checked."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase.data import chemical_symbols
+
+from qcsurrogate.errors import SpecError, StoreError
+from qcsurrogate.models.files import read_model
+from qcsurrogate.prediction.surrogate import MODEL_FILE_NAME
+from qcsurrogate.reference.kohn_sham import LADDER
+from qcsurrogate.reference.record import ReferenceRecord
+from qcsurrogate.store.spec import SPLIT_NAMES
+from qcsurrogate.store.store import Store
+
+HEADER_FILE_NAME = "store.json"
+
+
+def status(path: str | Path) -> dict[str, Any]:
+    """How far a store has come.
+
+    Raises:
+        StoreError: if the folder is no store, or is damaged.
+    """
+    store = Store.open(path)
+    return {
+        "path": str(path),
+        "name": store.spec.name,
+        "structures": len(store.plan),
+        "states": store.counts(),
+        "complete_by_split": {split: len(store.keys(split)) for split in SPLIT_NAMES},
+        "failures": [
+            {"key": f.key, "name": f.name, "cause": f.cause, "message": f.message, "attempts": f.attempts}
+            for f in store.failures()
+        ],
+    }
+
+
+def inspect(path: str | Path) -> dict[str, Any]:
+    """Describe a store (its folder), a shard of one (``.h5``), or a model (``.safetensors``, or its run's folder).
+
+    Everything is read once with all checks, so that damage shows.
+
+    Raises:
+        SpecError: if the path is none of these.
+        StoreError, ModelFileError: if a file is damaged or hostile.
+    """
+    path = Path(path)
+    if path.is_dir() and (path / HEADER_FILE_NAME).is_file():
+        return _store(path)
+    if path.is_dir() and (path / MODEL_FILE_NAME).is_file():
+        return _model(path / MODEL_FILE_NAME)
+    if path.is_file() and path.suffix == ".h5":
+        return _shard(path)
+    if path.is_file() and path.suffix == ".safetensors":
+        return _model(path)
+    raise SpecError(
+        f"cannot inspect '{path}': expected the folder of a store or of a training run, a shard (.h5) of a store, or "
+        f"a model file (.safetensors); got {'something else' if path.exists() else 'a path where nothing is'}"
+    )
+
+
+def _store(path: Path) -> dict[str, Any]:
+    store = Store.open(path)
+    spec = store.spec
+    return {
+        "kind": "store",
+        **status(path),
+        "method": spec.method.model_dump(mode="json"),
+        "targets": spec.targets.model_dump(mode="json"),
+        "elements": _symbols({int(z) for s in store.plan.structures for z in s.atomic_numbers}),
+        "records": _records(store, store.keys()),
+        "dataset_hash": store.dataset_hash(),
+        "licence": spec.licence,
+        "citation": spec.citation,
+        "versions": dict(store.header.versions),
+    }
+
+
+def _shard(path: Path) -> dict[str, Any]:
+    folder = path.resolve().parent.parent
+    if not (folder / HEADER_FILE_NAME).is_file():
+        raise StoreError(
+            f"'{path}' does not lie in a store; expected STORE/shards/*.h5, because a shard is read and checked "
+            "against its store's plan"
+        )
+    store = Store.open(folder)
+    manifests = [m for m in store.folder.manifests() if m.path.resolve() == path.resolve()]
+    if manifests:
+        keys = list(manifests[0].keys)
+    elif path.stem in set(store.keys()):
+        keys = [path.stem]
+    else:
+        raise StoreError(f"'{path}' is neither a finished shard nor a pending record of the store '{folder}'")
+    return {
+        "kind": "shard",
+        "path": str(path),
+        "store": store.spec.name,
+        "bytes": path.stat().st_size,
+        "records": _records(store, keys),
+        "structures": [store.structure(key).label for key in keys],
+    }
+
+
+def _records(store: Store, keys: Sequence[str]) -> dict[str, Any]:
+    """Figures by which odd labels show themselves."""
+    if not keys:
+        return {"count": 0}
+    rows = [_row(record) for record in store.read_many(keys)]
+    names = [row.pop("name") for row in rows]
+    columns = {name: np.array([row[name] for row in rows], dtype=np.float64) for name in rows[0]}
+    steps = Counter(LADDER[int(step)] for step in columns.pop("ladder_step"))
+    wall_time = float(columns.pop("wall_time_s").sum())
+    return {
+        "count": len(keys),
+        "wall_time_s": wall_time,
+        "converged_by": dict(steps),
+        **{name: _spread(values, names) for name, values in columns.items()},
+    }
+
+
+def _row(record: ReferenceRecord) -> dict[str, Any]:
+    occupied = record.mo_occ > 0
+    row = {
+        "name": record.structure.name or record.structure.formula,
+        "atoms": len(record.structure),
+        "orbitals": record.n_ao,
+        "cycles": record.cycles,
+        "ladder_step": record.ladder_step,
+        "wall_time_s": record.wall_time,
+        "energy_hartree": record.energy,
+        "dipole_e_bohr": float(np.linalg.norm(record.dipole)),
+    }
+    if occupied.any() and not occupied.all():
+        row["gap_hartree"] = float(record.mo_energy[~occupied].min() - record.mo_energy[occupied].max())
+    else:
+        row["gap_hartree"] = float("nan")
+    if record.baseline is not None:
+        row["mean_correction_hartree"] = float(np.abs(record.hamiltonian - record.baseline).mean())
+    return row
+
+
+def _spread(values: np.ndarray[Any, np.dtype[np.float64]], names: Sequence[str]) -> dict[str, Any] | None:
+    known = np.flatnonzero(np.isfinite(values))
+    if not len(known):
+        return None
+    low, high = known[np.argmin(values[known])], known[np.argmax(values[known])]
+    return {
+        "mean": float(values[known].mean()),
+        "min": float(values[low]),
+        "min_of": names[low],
+        "max": float(values[high]),
+        "max_of": names[high],
+    }
+
+
+def _model(path: Path) -> dict[str, Any]:
+    model, metadata = read_model(path)
+    return {
+        "kind": f"{metadata.kind} model",
+        "path": str(path),
+        "bytes": path.stat().st_size,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "elements": _symbols(set(metadata.elements)),
+        "method": metadata.method.model_dump(mode="json"),
+        "data": metadata.spec.get("name"),
+        "dataset_hash": metadata.dataset_hash,
+        "units": metadata.units,
+        "metrics": metadata.metrics,
+        "training": metadata.training,
+        "licence": metadata.spec.get("licence"),
+        "citation": metadata.spec.get("citation"),
+        "versions": metadata.versions,
+    }
+
+
+def _symbols(atomic_numbers: set[int]) -> list[str]:
+    return [chemical_symbols[z] for z in sorted(atomic_numbers)]
