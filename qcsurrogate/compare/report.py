@@ -1,0 +1,60 @@
+"""``report.html``: one page without anything outside it."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+
+import jinja2
+
+from qcsurrogate.compare import sections
+from qcsurrogate.compare.page import Section
+from qcsurrogate.compare.schema import Comparison
+from qcsurrogate.compare.showcase import Showcase
+from qcsurrogate.compare.text import duration
+
+_TEMPLATE = "report.html.j2"
+
+
+def render_report(comparison: Comparison, showcase: Showcase) -> str:
+    """The page as text; whatever comes from a file (names, paths) is escaped."""
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    template = environment.from_string((files("qcsurrogate.compare") / _TEMPLATE).read_text(encoding="utf-8"))
+    method = comparison.data.method
+    count = comparison.data.compared
+    return template.render(
+        title=f"Surrogate against reference: {comparison.data.name}",
+        subtitle=(
+            f"{method['xc']}/{method['basis']} · {count} molecule{'s' * (count != 1)} of the "
+            f"{comparison.settings.split} split · {comparison.created} · took {duration(comparison.elapsed_s)}"
+        ),
+        warnings=_warnings(comparison),
+        headline=comparison.headline,
+        sections=_sections(comparison, showcase),
+    )
+
+
+def _warnings(comparison: Comparison) -> list[str]:
+    warnings = [f"{m.label} model: {note}." for m in comparison.models for note in m.notes]
+    if comparison.settings.split == "train":
+        warnings.append("These are molecules that the models were trained on: the figures say nothing about new ones.")
+    if comparison.failures:
+        n = len(comparison.failures)
+        warnings.append(f"{n} measurement{'s' * (n != 1)} failed; see the section on failures.")
+    return warnings
+
+
+def _sections(comparison: Comparison, showcase: Showcase) -> list[Section]:
+    found: list[Section | None] = []
+    for model in comparison.models:
+        if model.kind == "hamiltonian":
+            found.append(sections.orbitals(comparison, showcase, model.label))
+            found.append(sections.hamiltonian(comparison, showcase, model.label))
+    found.append(sections.density(comparison, showcase))
+    found += [sections.saving(comparison, label) for label in comparison.saving]
+    found += [sections.trust(comparison, label) for label in comparison.trust]
+    found.append(sections.worst(comparison))
+    found.append(sections.training(showcase))
+    found.append(sections.all_figures(comparison))
+    found.append(sections.compared(comparison))
+    found.append(sections.failures(comparison))
+    return [section for section in found if section is not None]

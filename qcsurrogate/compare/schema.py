@@ -1,0 +1,229 @@
+"""The content of ``metrics.json``: documented, versioned, checked when written and read.
+
+``schema_version`` changes with every change that a reader could notice.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from qcsurrogate.errors import StoreError
+from qcsurrogate.store.spec import SplitName
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Distribution(_Frozen):
+    """A figure in five numbers: count, mean, median, 95th percentile and maximum, in ``unit``."""
+
+    unit: str
+    count: int
+    mean: float
+    median: float
+    p95: float
+    max: float
+
+
+class FigureSummary(Distribution):
+    """A named figure; one value per molecule unless the definition says otherwise."""
+
+    title: str
+    definition: str
+
+
+class PairSummary(Distribution):
+    """Hamiltonian error of one kind of block, over blocks.
+
+    ``first`` and ``second`` are elements (``O``) or shells (``O 2p``); ``atoms`` says
+    whether both lie on the same atom.
+    """
+
+    first: str
+    second: str
+    atoms: Literal["same", "different"]
+
+
+class DistanceSummary(Distribution):
+    """Hamiltonian error of atom pairs in a range of distances, over pairs."""
+
+    start_angstrom: float
+    stop_angstrom: float
+
+
+class Breakdown(_Frozen):
+    """Hamiltonian errors by element pair, shell pair and distance."""
+
+    element_pairs: list[PairSummary]
+    shell_pairs: list[PairSummary]
+    distances: list[DistanceSummary]
+
+
+class Settings(_Frozen):
+    """What was asked for."""
+
+    split: SplitName
+    limit: int | None
+    scf_molecules: int
+    density_molecules: int
+    seed: int
+    threads: int
+    density_grid_level: int = Field(description="PySCF grid level on which densities are compared.")
+
+
+class DataDescription(_Frozen):
+    """The reference: a store and the part of it that was used."""
+
+    path: str
+    name: str
+    method: dict[str, Any]
+    dataset_hash: str
+    split_sizes: dict[str, int] = Field(description="Complete records of each split.")
+    compared: int = Field(description="Molecules compared.")
+    elements: list[str]
+    licence: str
+    citation: str
+
+
+class ModelDescription(_Frozen):
+    """One compared model file."""
+
+    label: str
+    kind: Literal["hamiltonian", "density"]
+    path: str
+    sha256: str
+    elements: list[str]
+    method: dict[str, Any]
+    dataset_hash: str
+    trained_on_this_data: bool = Field(
+        description="Whether it was trained on this very store; only then is its test split known to be unseen."
+    )
+    notes: list[str] = Field(description="Differences between model and store that do not forbid the comparison.")
+    training: dict[str, Any]
+    training_metrics: dict[str, float]
+    versions: dict[str, str]
+
+
+class ScfCounts(_Frozen):
+    """One SCF: cycles, Fock builds (initial and final one included), seconds, Hartree."""
+
+    converged: bool
+    cycles: int
+    fock_builds: int
+    wall_time: float
+    energy: float
+
+
+class ScfComparison(_Frozen):
+    """SCFs of one molecule with equal settings, from minao and from each Hamiltonian model."""
+
+    key: str
+    name: str
+    minao: ScfCounts
+    surrogates: dict[str, ScfCounts]
+
+
+class Saving(_Frozen):
+    """What starting an SCF at the surrogate saves, over all molecules that converged both ways.
+
+    Ratios are totals over totals: 0.25 means a quarter of the cycles.  ``wall_time_ratio``
+    includes the prediction.
+    """
+
+    molecules: int
+    converged_both: int
+    share_converged: float = Field(description="Share of the SCFs from the surrogate that converged.")
+    share_converged_minao: float
+    cycle_ratio: float | None
+    fock_build_ratio: float | None
+    wall_time_ratio: float | None
+
+
+class Trust(_Frozen):
+    """Whether the commutator norm, which needs no reference, ranks molecules by their true error."""
+
+    molecules: int
+    rank_correlation_density: float | None = Field(description="Spearman, commutator norm with density_nmae.")
+    rank_correlation_energy: float | None = Field(description="Spearman, commutator norm with one_shot_energy_error.")
+
+
+class Molecule(_Frozen):
+    """Figures of one molecule: ``values[model label][figure]``, in the figures' units."""
+
+    key: str
+    name: str
+    formula: str
+    atoms: int
+    reference: dict[str, float] = Field(description="energy, homo, lumo, gap (hartree); dipole (e bohr).")
+    values: dict[str, dict[str, float]]
+
+
+class Failure(_Frozen):
+    """A molecule that could not be compared in one respect."""
+
+    key: str
+    name: str
+    model: str
+    stage: str
+    message: str
+
+
+class HeadlineItem(_Frozen):
+    """One of the few figures that a user wants first."""
+
+    model: str
+    name: str = Field(description="The figure in metrics, or in saving.")
+    title: str
+    value: float
+    unit: str
+    shown: str = Field(description="The value as the report prints it.")
+    rating: Literal["good", "fair", "poor"]
+    verdict: str
+
+
+class Comparison(_Frozen):
+    """All of ``metrics.json``."""
+
+    schema_name: Literal["qcsurrogate-comparison"] = "qcsurrogate-comparison"
+    schema_version: Literal[1] = 1
+    created: str
+    elapsed_s: float
+    versions: dict[str, str]
+    settings: Settings
+    data: DataDescription
+    models: list[ModelDescription]
+    headline: list[HeadlineItem]
+    metrics: dict[str, dict[str, FigureSummary]] = Field(description="metrics[model label][figure].")
+    breakdowns: dict[str, Breakdown] = Field(description="Of each Hamiltonian model.")
+    saving: dict[str, Saving] = Field(description="Of each Hamiltonian model.")
+    trust: dict[str, Trust] = Field(description="Of each Hamiltonian model.")
+    scf: list[ScfComparison]
+    molecules: list[Molecule]
+    failures: list[Failure]
+
+    def to_json(self) -> str:
+        """The text of the file; plain JSON without NaN."""
+        return json.dumps(self.model_dump(mode="json"), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def read_comparison(path: str | Path) -> Comparison:
+    """Read a ``metrics.json``.
+
+    Raises:
+        StoreError: if the file is missing, or not of this schema.
+    """
+    path = Path(path)
+    try:
+        return Comparison.model_validate_json(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise StoreError(f"cannot read '{path}' ({error.strerror or error}); expected a metrics.json") from error
+    except (ValidationError, UnicodeDecodeError) as error:
+        raise StoreError(
+            f"'{path}' is not a qcsurrogate-comparison of schema version 1: {str(error).splitlines()[0]}; "
+            "write it again with 'qcsurrogate compare'"
+        ) from error
