@@ -10,12 +10,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import sys
 import warnings
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from multiprocessing import resource_tracker
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Protocol
@@ -414,18 +416,36 @@ def _connected(client: Client | None, n_workers: int | None, threads: int, folde
         "distributed.scheduler.allowed-failures": 0,
         "distributed.scheduler.worker-saturation": 1.0,
         "distributed.logging": {"distributed": "critical"},
+        "temporary-directory": str(folder.scratch),
     }
-    with (
-        dask.config.set(settings),
-        LocalCluster(
-            n_workers=n_workers,
-            threads_per_worker=1,
-            processes=True,
-            host="127.0.0.1",
-            dashboard_address=None,
-            local_directory=str(folder.scratch),
-            silence_logs=logging.CRITICAL,
-        ) as cluster,
-        Client(cluster) as local,
-    ):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(dask.config.set(settings))
+        with _interrupts_held_back():
+            cluster = LocalCluster(
+                n_workers=n_workers,
+                threads_per_worker=1,
+                processes=True,
+                host="127.0.0.1",
+                dashboard_address="127.0.0.1:0",
+                worker_dashboard_address="127.0.0.1:0",
+                local_directory=str(folder.scratch),
+                silence_logs=logging.CRITICAL,
+            )
+            stack.enter_context(cluster)
+            local = stack.enter_context(Client(cluster))
         yield local
+
+
+@contextlib.contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """Let Ctrl-C wait until the cluster stands, and never reach its processes.
+
+    Threads and processes inherit the mask, so that only the calling thread, which
+    leaves the store in order, ever sees the interrupt.
+    """
+    resource_tracker.ensure_running()  # it would unblock the signal if it were started inside
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

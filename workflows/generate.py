@@ -10,9 +10,11 @@ Start it again after an interruption and it goes on.
 from __future__ import annotations
 
 import argparse
+import sys
 
 from distributed import Client
 
+from qcsurrogate.errors import QCSurrogateError
 from qcsurrogate.generation import generate
 from qcsurrogate.store.spec import load_spec
 
@@ -41,4 +43,9 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit("interrupted; everything finished is kept, start again to go on")
+    except QCSurrogateError as error:
+        sys.exit(f"error: {error}")
