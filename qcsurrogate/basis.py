@@ -8,9 +8,13 @@ only inside the functions that ask it, so that networks can be built from a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +29,11 @@ if TYPE_CHECKING:
     from pyscf.gto import Mole
 
     from qcsurrogate.structures import Structure
+
+MAXIMUM_L = 12
+"""More than any auxiliary basis has; a bound for bases that come from files."""
+
+_NAME = re.compile(r"[A-Za-z0-9 +*(),_@-]{1,80}")
 
 PrimitiveTable = tuple[tuple[float, ...], ...]
 """Rows (exponent, coefficient of contraction 1, of contraction 2, ...)."""
@@ -167,12 +176,16 @@ def _element(atomic_number: int, groups: Sequence[Sequence[Any]], name: str) -> 
     shells = []
     for group in groups:
         l, *rows = group
+        if isinstance(l, bool) or not isinstance(l, int) or not 0 <= l <= MAXIMUM_L:
+            raise BasisError(f"basis '{name}': expected an angular momentum of 0 to {MAXIMUM_L}, got {l!r}")
         if rows and isinstance(rows[0], (int, float)):
             raise BasisError(f"basis '{name}' has spinor (kappa) shells; expected a non-relativistic basis")
         table = tuple(tuple(float(v) for v in row) for row in rows)
         if not table or any(len(row) != len(table[0]) or len(row) < 2 for row in table):
             raise BasisError(f"basis '{name}': expected rows (exponent, coefficient, ...), got {rows}")
-        shells.append(ShellGroup(int(l), table))
+        if not np.isfinite(table).all() or min(row[0] for row in table) <= 0:
+            raise BasisError(f"basis '{name}': expected positive exponents and finite coefficients, got {rows}")
+        shells.append(ShellGroup(l, table))
     shells.sort(key=lambda g: g.l)  # PySCF's own order (stable sort by l when a Mole is built)
     return ElementBasis(int(atomic_number), tuple(shells))
 
@@ -192,11 +205,13 @@ def orbital_basis(name: str, atomic_numbers: Iterable[int], *, cartesian: bool =
             f"basis '{name}' was asked for with Cartesian functions; expected spherical ones (cart=False): "
             "Cartesian d and f shells mix angular momenta and have no irreps of their own"
         )
+    _check_name(name)
     elements = {}
     for z in sorted({int(z) for z in atomic_numbers}):
         symbol = chemical_symbols[z]
         try:
-            groups = gto.basis.load(name, symbol)
+            with _without_advertisement():
+                groups = gto.basis.load(name, symbol)
         except (BasisNotFoundError, KeyError) as error:
             raise BasisError(
                 f"PySCF has no basis '{name}' for element {symbol} (Z={z}); choose another basis or leave the "
@@ -213,12 +228,30 @@ def orbital_basis(name: str, atomic_numbers: Iterable[int], *, cartesian: bool =
     return BasisSet(name, elements)
 
 
+@contextmanager
+def _without_advertisement() -> Iterator[None]:
+    """PySCF warns that another package knows more bases; our error says what is missing."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".* may be available in basis-set-exchange")
+        yield
+
+
+def _check_name(name: str) -> None:
+    """PySCF takes file names and whole basis texts too, and evaluates what it finds in them."""
+    if not _NAME.fullmatch(name) or Path(name).exists() or Path(name.partition("@")[0]).exists():
+        raise BasisError(
+            f"'{name[:80]}' is not taken for the name of a basis; expected one that PySCF knows, such as 'def2-svp' "
+            "(letters, digits and ' +*(),_@-'), and no file of that name in the current folder"
+        )
+
+
 def _needs_core_potential(name: str, symbol: str) -> bool:
     from pyscf import gto
     from pyscf.lib.exceptions import BasisNotFoundError
 
     try:
-        return bool(gto.basis.load_ecp(name, symbol))
+        with _without_advertisement():
+            return bool(gto.basis.load_ecp(name, symbol))
     except (BasisNotFoundError, KeyError, RuntimeError):
         return False
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -219,14 +220,23 @@ def _read_xyz(path: Path) -> list[Atoms]:
 
 def _read_npz(path: Path, charge: int, spin: int) -> list[Structure]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {key: archive[key] for key in ("positions_angstrom", "atomic_numbers") if key in archive}
-            arrays |= {key: archive[key] for key in ("num_atoms", "names") if key in archive}
-    except (OSError, ValueError, EOFError) as error:
+        with path.open("rb") as file, zipfile.ZipFile(file) as members:
+            present = {name.removesuffix(".npy") for name in members.namelist()}
+            known = present & {"positions_angstrom", "atomic_numbers", "num_atoms", "names"}
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as archive:
+                arrays = {key: archive[key] for key in known}
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
         raise StructureError(f"cannot read '{path}' as npz: {error}") from error
     missing = {"positions_angstrom", "atomic_numbers"} - arrays.keys()
     if missing:
         raise StructureError(f"'{path}' lacks {sorted(missing)}; expected positions_angstrom and atomic_numbers")
+    for key, kinds in (("positions_angstrom", "fiu"), ("atomic_numbers", "iu"), ("num_atoms", "iu")):
+        if key in arrays and (arrays[key].dtype.kind not in kinds or arrays[key].size == 0):
+            expected = "numbers" if "f" in kinds else "integers"
+            raise StructureError(
+                f"'{path}': {key} is {arrays[key].dtype} of shape {arrays[key].shape}; expected {expected}"
+            )
     positions = np.asarray(arrays["positions_angstrom"], dtype=np.float64) * BOHR_PER_ANGSTROM
     numbers = np.asarray(arrays["atomic_numbers"])
     split_positions: Sequence[NDArray[np.float64]]
@@ -248,6 +258,8 @@ def _read_npz(path: Path, charge: int, spin: int) -> list[Structure]:
             "expected (n_frames, n_atoms, 3) with (n_atoms,), or flat arrays with num_atoms"
         )
     names = arrays.get("names", [f"{path.stem}_{i}" for i in range(len(split_positions))])
+    if len(names) != len(split_positions):
+        raise StructureError(f"'{path}': names has {len(names)} entries; expected {len(split_positions)}")
     return [
         Structure(z, x, charge, spin, str(name))
         for z, x, name in zip(split_numbers, split_positions, names, strict=True)
