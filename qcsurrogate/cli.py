@@ -57,12 +57,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code, see :data:`EXIT_CODES`.
     """
-    options, unknown = build_parser().parse_known_args(arguments)
-    if unknown:
-        options.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     try:
-        code: int = options.run(options)
-        sys.stdout.flush()
+        try:
+            return _run(arguments)
+        finally:
+            sys.stdout.flush()
     except BrokenPipeError:
         # Python flushes standard output once more at exit; let that go nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -75,6 +74,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         _say(f"error: {error}")
         return error.exit_code if isinstance(error, QCSurrogateError) else QCSurrogateError.exit_code
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    options, unknown = build_parser().parse_known_args(arguments)
+    if unknown:
+        options.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    code: int = options.run(options)
     return code
 
 
