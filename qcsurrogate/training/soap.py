@@ -86,42 +86,56 @@ def _matrices(tensor: Tensor, zero: bool) -> Tensor:
 def _update(gradient: Tensor, state: dict[str, Any], group: dict[str, Any]) -> Tensor:
     """Direction of one step (n, rows, columns) for a batch of matrices; advances ``state``.
 
-    ``state`` holds ``step``, both moments, and for each preconditioned side its
-    second-moment matrix (``left``, ``right``) and the basis in which that is nearly
-    diagonal (``left_basis``, ``right_basis``).
+    ``state`` holds ``step`` and, for each preconditioned side, its second-moment matrix
+    (``left``, ``right``) and the basis in which that is nearly diagonal (``left_basis``,
+    ``right_basis``); both moments are kept in that basis.
     """
     beta1, beta2 = group["betas"]
-    outer = {"left": gradient @ gradient.mT, "right": gradient.mT @ gradient}
-    sides = [side for side, product in outer.items() if product.shape[-1] <= group["maximum_dimension"]]
+    limit = group["maximum_dimension"]
+    rows, columns = gradient.shape[-2:]
+    outer = {}
+    if rows <= limit:
+        outer["left"] = gradient @ gradient.mT
+    if columns <= limit:
+        outer["right"] = gradient.mT @ gradient
     if not state:
         state.update(step=0, first_moment=torch.zeros_like(gradient), second_moment=torch.zeros_like(gradient))
-        for side in sides:
-            state[side] = outer[side]
+        for side, product in outer.items():
+            state[side] = product
             # contiguous, as after a resumption: rounding depends on the strides
-            state[f"{side}_basis"] = torch.linalg.eigh(outer[side]).eigenvectors.contiguous()
+            state[f"{side}_basis"] = torch.linalg.eigh(product).eigenvectors.contiguous()
         return torch.zeros_like(gradient)
 
     state["step"] += 1
     step: int = state["step"]
     left, right = state.get("left_basis"), state.get("right_basis")
     first, second = state["first_moment"], state["second_moment"]
-    first.lerp_(gradient, 1 - beta1)
-    rotated = _rotate(gradient, left, right)
+    rotated = _into(gradient, left, right)
+    first.lerp_(rotated, 1 - beta1)
     second.mul_(beta2).addcmul_(rotated, rotated, value=1 - beta2)
     scale = (second / (1 - beta2**step)).sqrt_().add_(group["eps"])
-    direction = _rotate(first, left, right) / scale.mul_(1 - beta1**step)
-    update = _rotate(direction, None if left is None else left.mT, None if right is None else right.mT)
+    update = _out_of(first / scale.mul_(1 - beta1**step), left, right)
 
-    for side in sides:
-        state[side].lerp_(outer[side], 1 - beta2)
-        if step % group["refresh_every"] == 0:
+    for side, product in outer.items():
+        state[side].lerp_(product, 1 - beta2)
+    if step % group["refresh_every"] == 0 and outer:
+        momentum = _out_of(first, left, right)
+        for side in outer:
             # one power iteration, then orthonormal again
             state[f"{side}_basis"] = torch.linalg.qr(state[side] @ state[f"{side}_basis"]).Q.contiguous()
+        first.copy_(_into(momentum, state.get("left_basis"), state.get("right_basis")))
     return update
 
 
-def _rotate(matrices: Tensor, left: Tensor | None, right: Tensor | None) -> Tensor:
+def _into(matrices: Tensor, left: Tensor | None, right: Tensor | None) -> Tensor:
     """left^T M right for every matrix; a basis that is None is the identity."""
     if left is not None:
         matrices = left.mT @ matrices
     return matrices if right is None else matrices @ right
+
+
+def _out_of(matrices: Tensor, left: Tensor | None, right: Tensor | None) -> Tensor:
+    """left M right^T for every matrix: the inverse of :func:`_into`."""
+    if left is not None:
+        matrices = left @ matrices
+    return matrices if right is None else matrices @ right.mT
