@@ -138,8 +138,8 @@ def read_arrays(
         raise damaged(path, "its SHA-256 is not the one in its manifest: it was truncated or altered")
     if not image.startswith(_SIGNATURE):
         raise damaged(path, "it does not begin with the HDF5 signature (no HDF5 file, or one with a user block)")
-    if image[8] < 2:
-        raise damaged(path, f"its superblock has version {image[8]}, without checksums; expected 2 or 3")
+    if image[8:9] < b"\x02":
+        raise damaged(path, "its superblock has version 0 or 1, without checksums; expected 2 or 3")
     try:
         file_id = h5py.h5f.open_file_image(image)
     except _H5_ERRORS as error:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from ase.data import covalent_radii
 from numpy.typing import NDArray
+from scipy.sparse.csgraph import shortest_path
 
 from qcsurrogate.errors import SpecError
 from qcsurrogate.store.spec import MoleculeSplit, RandomSplit, SizeSplit, Split
@@ -104,26 +105,25 @@ def connectivity(structure: Structure) -> str:
     """A hash of a molecule's charge, elements and bonds; the order of atoms is nothing.
 
     A bond is a distance below 1.25 times the sum of the covalent radii. Atoms are
-    labelled by element, then repeatedly by their own and their neighbours' labels (B.
-    Weisfeiler and A. Lehman, 1968), so stereoisomers and conformers share a hash.
+    labelled by element, then repeatedly by the labels of all others and how many bonds
+    away they are (a refinement after B. Weisfeiler and A. Lehman, 1968), so conformers
+    and stereoisomers share a hash.
     """
     numbers = structure.atomic_numbers
     radii = covalent_radii[numbers] * BOHR_PER_ANGSTROM
     distances = np.linalg.norm(structure.positions[:, None] - structure.positions[None], axis=-1)
-    bonded = distances < _BOND_FACTOR * (radii[:, None] + radii[None])
-    np.fill_diagonal(bonded, False)
-    neighbours = [np.flatnonzero(row) for row in bonded]
+    bonds_between = shortest_path(distances < _BOND_FACTOR * (radii[:, None] + radii[None]), unweighted=True)
     labels = [str(z) for z in numbers]
     for _ in range(len(numbers)):
         refined = [
-            _short_hash(f"{labels[i]}({','.join(sorted(labels[j] for j in neighbours[i]))})")
-            for i in range(len(numbers))
+            _short_hash(f"{own} {sorted(f'{bonds:g} {other}' for bonds, other in zip(row, labels, strict=True))}")
+            for own, row in zip(labels, bonds_between, strict=True)
         ]
-        if len(set(refined)) == len(set(labels)):
-            break
+        finished = len(set(refined)) == len(set(labels))
         labels = refined
-    bonds = sorted("-".join(sorted((labels[i], labels[j]))) for i, row in enumerate(neighbours) for j in row if i < j)
-    return _short_hash(f"{structure.charge} {sorted(labels)} {bonds}")
+        if finished:
+            break
+    return _short_hash(f"{structure.charge} {sorted(labels)}")
 
 
 def _short_hash(text: str) -> str:

@@ -1,0 +1,117 @@
+"""Splits: right sizes, seeded, and no molecule on both sides."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from qcsurrogate.errors import SpecError
+from qcsurrogate.sampling import sample_displacements
+from qcsurrogate.store.plan import collect_structures
+from qcsurrogate.store.spec import MoleculeSplit, RandomSplit, SizeSplit, load_spec
+from qcsurrogate.store.splits import LEFT_OUT, TEST, TRAIN, VALIDATION, assign_splits, connectivity
+from qcsurrogate.structures import Structure
+
+QM9 = collect_structures(load_spec("qm9_small"))[0]
+BY_NAME = {s.name: s for s in QM9}
+
+
+def hydrogens(n: int) -> list[Structure]:
+    return [Structure([1, 1], [[0, 0, 0], [0, 0, 1.2 + 0.01 * i]]) for i in range(n)]
+
+
+@pytest.mark.parametrize(
+    ("shares", "expected"),
+    [
+        ((6, 1, 3), [6, 1, 3, 0]),
+        ((5, 1, 2), [5, 1, 2, 2]),
+        ((0.8, 0.1, 0.1), [8, 1, 1, 0]),
+        ((0.9, 0, 0.1), [9, 0, 1, 0]),
+    ],
+)
+def test_random_parts_have_the_sizes_asked_for(shares: tuple[float, ...], expected: list[int]) -> None:
+    train, validation, test = shares
+    split = RandomSplit(kind="random", train=train, validation=validation, test=test, seed=4)
+    parts = assign_splits(split, hydrogens(10))
+    assert np.bincount(parts, minlength=LEFT_OUT + 1).tolist() == expected
+    np.testing.assert_array_equal(parts, assign_splits(split, hydrogens(10)))
+    other = split.model_copy(update={"seed": 5})
+    assert (parts != assign_splits(other, hydrogens(10))).any()
+
+
+def test_too_few_structures_are_refused() -> None:
+    with pytest.raises(
+        SpecError, match=r"train \+ validation \+ test = 12; expected at most 10, the number of different"
+    ):
+        assign_splits(RandomSplit(kind="random", train=8, validation=2, test=2), hydrogens(10))
+    with pytest.raises(SpecError, match=r"split\.validation: 0\.1 of 3 structures is none"):
+        assign_splits(RandomSplit(kind="random", train=0.8, validation=0.1, test=0.1), hydrogens(3))
+
+
+def test_connectivity_is_blind_to_order_motion_and_shape() -> None:
+    ethanol = next(s for s in QM9 if s.formula == "C2H6O" and connectivity(s) != connectivity(dimethyl_ether()))
+    order = np.random.default_rng(0).permutation(len(ethanol))
+    shuffled = Structure(ethanol.atomic_numbers[order], ethanol.positions[order] + 3.0)
+    assert connectivity(shuffled) == connectivity(ethanol)
+    for shaken in sample_displacements(ethanol, 0.04, 20, seed=0):
+        assert connectivity(shaken) == connectivity(ethanol)
+
+
+def dimethyl_ether() -> Structure:
+    """The C2H6O in which no hydrogen is bound to oxygen."""
+    for structure in QM9:
+        if structure.formula == "C2H6O":
+            oxygen = structure.positions[structure.atomic_numbers == 8][0]
+            hydrogen = structure.positions[structure.atomic_numbers == 1]
+            if np.linalg.norm(hydrogen - oxygen, axis=1).min() > 3.0:
+                return structure
+    raise AssertionError
+
+
+def test_connectivity_tells_isomers_and_charges_apart() -> None:
+    isomers = [s for s in QM9 if s.formula == "C4H8O"]
+    assert len({connectivity(s) for s in isomers}) > len(isomers) - 3
+    ammonium = BY_NAME["gdb_2"]
+    charged = Structure(ammonium.atomic_numbers, ammonium.positions, charge=2)
+    assert connectivity(charged) != connectivity(ammonium)
+    ring = Structure([6] * 6, 2.6 * np.array([[np.cos(t), np.sin(t), 0] for t in np.arange(6) * np.pi / 3]))
+    triangle = 1.5 * np.array([[np.cos(t), np.sin(t), 0] for t in np.arange(3) * 2 * np.pi / 3])
+    two_rings = Structure([6] * 6, np.concatenate([triangle, triangle + np.array([20.0, 0, 0])]))
+    assert connectivity(ring) == connectivity(ring.moved(ring.positions * 1.01))
+    assert connectivity(ring) != connectivity(two_rings)
+
+
+@pytest.mark.parametrize("identity", ["connectivity", "formula", "group"])
+def test_no_molecule_stands_on_both_sides(identity: str) -> None:
+    molecules = QM9[20:40]
+    structures = [s for molecule in molecules for s in sample_displacements(molecule, 0.01, 3, seed=0)]
+    groups = [s.name.rpartition("_")[0] for s in structures]
+    split = MoleculeSplit(kind="by_molecule", identity=identity, train=0.6, validation=0.2, test=0.2, seed=1)
+    parts = assign_splits(split, structures, groups)
+    label = {
+        "connectivity": [connectivity(s) for s in structures],
+        "formula": [s.formula for s in structures],
+        "group": groups,
+    }[identity]
+    sides = {name: set(parts[[n == name for n in label]].tolist()) for name in label}
+    assert all(len(side) == 1 for side in sides.values())
+    assert set(parts.tolist()) == {TRAIN, VALIDATION, TEST}
+
+
+def test_molecules_of_one_kind_cannot_be_divided() -> None:
+    with pytest.raises(SpecError, match=r"split\.validation: 0\.1 of 1 molecules is none"):
+        assign_splits(MoleculeSplit(kind="by_molecule", train=0.8, validation=0.1, test=0.1), hydrogens(9))
+    with pytest.raises(SpecError, match="needs an npz file with an array 'groups'"):
+        assign_splits(
+            MoleculeSplit(kind="by_molecule", identity="group", train=0.8, validation=0.1, test=0.1), hydrogens(9)
+        )
+
+
+def test_by_size_tests_on_the_larger_ones() -> None:
+    parts = assign_splits(SizeSplit(kind="by_size", largest_training_size=5, validation=0.1), QM9)
+    sizes = np.array([(s.atomic_numbers > 1).sum() for s in QM9])
+    assert (parts[sizes == 6] == TEST).all()
+    assert set(parts[sizes < 6].tolist()) == {TRAIN, VALIDATION}
+    assert (parts == VALIDATION).sum() == 17
+    with pytest.raises(SpecError, match=r"largest_training_size: 6 leaves 759 of 759 .* from 1 to 6"):
+        assign_splits(SizeSplit(kind="by_size", largest_training_size=6), QM9)
