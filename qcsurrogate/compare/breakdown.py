@@ -112,9 +112,7 @@ def shell_names(basis: BasisSet, atomic_number: int) -> Iterator[tuple[str, int]
         yield f"{chemical_symbols[atomic_number]} {seen[l] + l}{_SHELL_LETTERS[l]}", 2 * l + 1
 
 
-def _group(
-    into: dict[PairKind, list[Array]], names: list[str], owners: NDArray[np.int64], blocks: Array
-) -> None:
+def _group(into: dict[PairKind, list[Array]], names: list[str], owners: NDArray[np.int64], blocks: Array) -> None:
     """Sort the blocks i <= j of a symmetric matrix into their kinds."""
     kinds, kind_of = np.unique(names, return_inverse=True)
     i, j = np.triu_indices(len(names))

@@ -105,9 +105,7 @@ class Collection:
                 element_pairs=_pairs(blocks.element_pairs()),
                 shell_pairs=_pairs(blocks.shell_pairs()),
                 distances=[
-                    DistanceSummary(
-                        start_angstrom=b.start_angstrom, stop_angstrom=b.stop_angstrom, **vars(b.summary)
-                    )
+                    DistanceSummary(start_angstrom=b.start_angstrom, stop_angstrom=b.stop_angstrom, **vars(b.summary))
                     for b in blocks.distance_bins()
                 ],
             )

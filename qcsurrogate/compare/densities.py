@@ -122,9 +122,7 @@ class GaussianDensity(ElectronDensity):
     coefficients: Array
 
     @classmethod
-    def from_fit(
-        cls, structure: Structure, basis: BasisSet, coefficients: Array, atoms: FreeAtoms
-    ) -> GaussianDensity:
+    def from_fit(cls, structure: Structure, basis: BasisSet, coefficients: Array, atoms: FreeAtoms) -> GaussianDensity:
         """Free atoms plus an expansion in an auxiliary basis.
 
         Args:
@@ -146,8 +144,7 @@ class GaussianDensity(ElectronDensity):
     def moments(self) -> Moments:
         unit = _unit_function()
         first, second = (
-            gto.mole.intor_cross(name, self.mol, unit)[..., 0] @ self.coefficients
-            for name in ("int1e_r", "int1e_rr")
+            gto.mole.intor_cross(name, self.mol, unit)[..., 0] @ self.coefficients for name in ("int1e_r", "int1e_rr")
         )
         count = gto.mole.intor_cross("int1e_ovlp", self.mol, unit)[:, 0] @ self.coefficients
         return Moments(float(count), first, second.reshape(3, 3))

@@ -23,8 +23,8 @@ def headline(metrics: Mapping[str, Metrics], savings: Mapping[str, Saving]) -> l
         several = sum(("hamiltonian_mae" in f) == ("hamiltonian_mae" in figures) for f in metrics.values()) > 1
         found = [
             _hamiltonian(figures),
-            _level(figures, "occupied_energy_mae", "Orbital energies"),
-            _level(figures, "gap_error", "HOMO-LUMO gap"),
+            _level(figures, "occupied_energy_mae", "Orbital-energy error"),
+            _level(figures, "gap_error", "HOMO-LUMO gap error"),
             _energy(figures),
             _saving(figures, savings.get(label)),
             _density(figures, "density_nmae_fit_floor" in figures or "hamiltonian_mae" not in figures),
@@ -73,9 +73,15 @@ def _hamiltonian(figures: Metrics) -> Entry | None:
         )
     parts.append(f"Worst molecule: {_shown('hamiltonian_mae', found.max)}.")
     rating = _rate(found.mean, 50e-6, 500e-6)
-    return "hamiltonian_mae", "Hamiltonian, mean error", found.mean, found.unit, _shown(
-        "hamiltonian_mae", found.mean
-    ), rating, " ".join(parts)
+    return (
+        "hamiltonian_mae",
+        "Hamiltonian error",
+        found.mean,
+        found.unit,
+        _shown("hamiltonian_mae", found.mean),
+        rating,
+        " ".join(parts),
+    )
 
 
 def _level(figures: Metrics, name: str, title: str) -> Entry | None:
@@ -87,9 +93,15 @@ def _level(figures: Metrics, name: str, title: str) -> Entry | None:
         "fair": "Within 1 kcal/mol (43 meV).",
         "poor": "Beyond 1 kcal/mol (43 meV): use with care.",
     }[rating]
-    return name, f"{title}, mean error", found.mean, found.unit, _shown(
-        name, found.mean
-    ), rating, f"{words} Worst molecule: {_shown(name, found.max)}."
+    return (
+        name,
+        title,
+        found.mean,
+        found.unit,
+        _shown(name, found.mean),
+        rating,
+        f"{words} Worst molecule: {_shown(name, found.max)}.",
+    )
 
 
 def _energy(figures: Metrics) -> Entry | None:
@@ -102,9 +114,15 @@ def _energy(figures: Metrics) -> Entry | None:
         "fair": "Within 1 kcal/mol (1.6 mEh) without an SCF.",
         "poor": "Beyond 1 kcal/mol (1.6 mEh): run the SCF.",
     }[rating]
-    return name, "Total energy without SCF", found.mean, found.unit, _shown(
-        name, found.mean
-    ), rating, f"{words} Worst of {found.count}: {_shown(name, found.max)}."
+    return (
+        name,
+        "Energy error without an SCF",
+        found.mean,
+        found.unit,
+        _shown(name, found.mean),
+        rating,
+        f"{words} Worst of {found.count}: {_shown(name, found.max)}.",
+    )
 
 
 def _saving(figures: Metrics, saving: Saving | None) -> Entry | None:
@@ -118,16 +136,22 @@ def _saving(figures: Metrics, saving: Saving | None) -> Entry | None:
         + (f" and {number(100 * saving.wall_time_ratio, 2)} % of the time" if saving.wall_time_ratio else "")
         + f"; {round(saving.share_converged * saving.molecules)} of {saving.molecules} converge."
     )
-    return "scf_cycle_ratio", "SCF cycles", saving.cycle_ratio, "1", (
-        f"{number(after.mean, 2)} instead of {number(before.mean, 2)}"
-    ), rating, verdict
+    return (
+        "scf_cycle_ratio",
+        "SCF cycles",
+        saving.cycle_ratio,
+        "1",
+        (f"{number(after.mean, 2)} instead of {number(before.mean, 2)}"),
+        rating,
+        verdict,
+    )
 
 
 def _density(figures: Metrics, from_density_model: bool) -> Entry | None:
     name = "density_nmae"
     if (found := figures.get(name)) is None:
         return None
-    title = "Density error" if from_density_model else "Density error, from the Hamiltonian"
+    title = "Density error, density model" if from_density_model else "Density error, Hamiltonian model"
     shown = f"{number(found.mean)} %"
     worst = f"Worst of {found.count}: {number(found.max)} %."
     floor = figures.get("density_nmae_fit_floor")
@@ -142,8 +166,14 @@ def _density(figures: Metrics, from_density_model: bool) -> Entry | None:
         "fair": "Network and auxiliary basis both count",
         "poor": "Limited by the network",
     }[rating]
-    return name, title, found.mean, "%", shown, rating, (
-        f"{words}: {number(ratio)} times the fit's own error of {number(floor.mean)} %. {worst}"
+    return (
+        name,
+        title,
+        found.mean,
+        "%",
+        shown,
+        rating,
+        (f"{words}: {number(ratio)} times the fit's own error of {number(floor.mean)} %. {worst}"),
     )
 
 
@@ -156,6 +186,12 @@ def _dipole(figures: Metrics) -> Entry | None:
         "fair": "Good enough to rank molecules by polarity.",
         "poor": "Too far off for electrostatics.",
     }[rating]
-    return "dipole_error", "Dipole moment, mean error", found.mean, found.unit, _shown(
-        "dipole_error", found.mean
-    ), rating, f"{words} Worst molecule: {_shown('dipole_error', found.max)}."
+    return (
+        "dipole_error",
+        "Dipole error",
+        found.mean,
+        found.unit,
+        _shown("dipole_error", found.mean),
+        rating,
+        f"{words} Worst molecule: {_shown('dipole_error', found.max)}.",
+    )

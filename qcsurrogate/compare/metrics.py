@@ -120,9 +120,7 @@ def orbital_cosine_defects(reference: Array, predicted: Array, overlap: Array, n
     Fragile: two nearly degenerate orbitals may mix freely without any change of the
     density.  Read it only beside :func:`occupied_subspace_defect`.
     """
-    products = np.einsum(
-        "ik,ij,jk->k", reference[:, :n_occupied], overlap, predicted[:, :n_occupied], optimize=True
-    )
+    products = np.einsum("ik,ij,jk->k", reference[:, :n_occupied], overlap, predicted[:, :n_occupied], optimize=True)
     return np.asarray(1.0 - np.abs(products))
 
 

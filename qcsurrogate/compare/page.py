@@ -34,6 +34,7 @@ class Section:
     Attributes:
         anchor: id in the page.
         entries: (term, text) pairs.
+        lead: tables that stand above the pictures.
         folded: tables behind a line that opens them.
     """
 
@@ -41,6 +42,7 @@ class Section:
     title: str
     paragraphs: Sequence[str] = ()
     entries: Sequence[tuple[str, str]] = ()
+    lead: Sequence[Table] = ()
     pictures: Sequence[Picture] = ()
     tables: Sequence[Table] = ()
     folded: Sequence[tuple[str, Table]] = ()

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import base64
 import io
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import LogNorm
+from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure as Canvas
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
 from numpy.typing import NDArray
 
 from qcsurrogate.compare.showcase import Levels, PlaneDensities
@@ -34,7 +34,7 @@ SURROGATE = "#0d7d72"
 ACCENT = "#c2410c"
 SERIES = (SURROGATE, ACCENT, "#4f46e5", "#a16207", "#be185d")
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.size": 10,
     "font.family": "DejaVu Sans",
     "axes.edgecolor": "#cbd5e1",
@@ -52,6 +52,9 @@ _STYLE = {
 }
 _SIZE = (4.8, 3.7)
 _RASTERISE_ABOVE = 1500
+_LINEAR_BELOW = 3.0
+_MARKED_POINTS = 40
+_IN_PLANE_ANGSTROM = 0.3
 
 
 @contextmanager
@@ -68,12 +71,29 @@ def _svg(canvas: Canvas) -> str:
     return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def _bare_logarithm(axes: Axes, which: str) -> None:
-    """Powers of ten, few of them, without labels between."""
+def _scale(axes: Axes, which: str) -> None:
+    """Logarithmic axes with a handful of plain numbers; linear where a factor of three covers everything."""
     for name in which:
         axis = axes.xaxis if name == "x" else axes.yaxis
-        axis.set_major_locator(LogLocator(numticks=6))
+        low, high = axes.dataLim.intervalx if name == "x" else axes.dataLim.intervaly
+        if low <= 0 or high / low < _LINEAR_BELOW:
+            axis.set_major_locator(MaxNLocator(5))
+            continue
+        axes.set(**{f"{name}scale": "log"})
+        axis.set_major_locator(_logarithmic_ticks(high / low))
+        axis.set_major_formatter(_plain_numbers)
         axis.set_minor_formatter(NullFormatter())
+
+
+def _logarithmic_ticks(ratio: float) -> LogLocator:
+    """1, 2, 5, 10 for a few decades at most, powers of ten for more."""
+    return LogLocator(subs=(1.0, 2.0, 5.0) if ratio < 80 else (1.0,), numticks=8)
+
+
+def _plain_numbers(value: float, _: float | None = None) -> str:
+    if 1e3 <= abs(value) < 1e7:
+        return f"{value:,.0f}"
+    return f"{value:.3g}" if 1e-4 <= abs(value) < 1e3 or value == 0 else f"{value:.0e}"
 
 
 def _floored(values: Array) -> Array:
@@ -95,9 +115,7 @@ def parity(reference: Array, predicted: Array, label: str) -> str:
         upper.scatter(reference, predicted, s=11, color=SURROGATE, alpha=0.6, lw=0, rasterized=many)
         upper.set(xlim=limits, ylim=limits, ylabel="surrogate (eV)")
         lower.axhline(0.0, color=MUTED, lw=1)
-        lower.scatter(
-            reference, 1e3 * (predicted - reference), s=9, color=SURROGATE, alpha=0.6, lw=0, rasterized=many
-        )
+        lower.scatter(reference, 1e3 * (predicted - reference), s=9, color=SURROGATE, alpha=0.6, lw=0, rasterized=many)
         lower.set(xlabel=f"{label}, reference (eV)", ylabel="error (meV)")
         canvas.align_ylabels()
         return _svg(canvas)
@@ -132,8 +150,9 @@ def _heat_map(
 ) -> str:
     with _canvas(size) as (canvas, axes):
         floored = _floored(values[np.isfinite(values)])
-        low = float(floored.min())
-        norm = LogNorm(low, max(float(floored.max()), 1.5 * low))
+        low, high = float(floored.min()), float(floored.max())
+        narrow = high / low < _LINEAR_BELOW
+        norm = Normalize(0.0, 1.3 * high) if narrow else LogNorm(low, high)
         image = axes.imshow(np.ma.masked_invalid(np.maximum(values, low)), cmap="YlGnBu", norm=norm, aspect="auto")
         axes.set_xticks(range(len(columns)), columns, rotation=90 if len(columns) > 6 else 0)
         axes.set_yticks(range(len(rows)), rows)
@@ -149,7 +168,9 @@ def _heat_map(
                     axes.text(
                         j, i, number(value, 2), ha="center", va="center", fontsize=8, color="white" if dark else INK
                     )
-        bar = canvas.colorbar(image, ax=axes, shrink=0.9)
+        ticks = MaxNLocator(5) if narrow else _logarithmic_ticks(high / low)
+        bar = canvas.colorbar(image, ax=axes, shrink=0.9, ticks=ticks, format=_plain_numbers)
+        bar.minorticks_off()
         bar.set_label("mean error (µEh)")
         bar.outline.set_visible(False)
         return _svg(canvas)
@@ -177,8 +198,8 @@ def error_by_distance(distances: Array, errors: Array, bins: Sequence[tuple[floa
                 solid_capstyle="butt",
                 label="mean" if i == 0 else None,
             )
-        axes.set(yscale="log", xlabel="distance (Å)", ylabel="mean error of the block (µEh)")
-        _bare_logarithm(axes, "y")
+        axes.set(xlabel="distance (Å)", ylabel="mean error of the block (µEh)")
+        _scale(axes, "y")
         axes.legend(loc="best", fontsize=9)
         return _svg(canvas)
 
@@ -190,10 +211,9 @@ def level_diagram(levels: Levels) -> str:
         reference = levels.reference * EV_PER_HARTREE
         predicted = levels.predicted * EV_PER_HARTREE
         for i in shown:
-            occupied = i < levels.n_occupied
-            style = {"lw": 2.2, "ls": "-" if occupied else (0, (3, 1.2))}
-            axes.plot([0.0, 0.8], [reference[i]] * 2, color=REFERENCE, **style)
-            axes.plot([1.4, 2.2], [predicted[i]] * 2, color=SURROGATE, **style)
+            style: Any = "-" if i < levels.n_occupied else (0, (3, 1.2))
+            axes.plot([0.0, 0.8], [reference[i]] * 2, color=REFERENCE, lw=2.2, ls=style)
+            axes.plot([1.4, 2.2], [predicted[i]] * 2, color=SURROGATE, lw=2.2, ls=style)
             axes.plot([0.8, 1.4], [reference[i], predicted[i]], color=MUTED, lw=0.7)
         low, high = min(reference[shown].min(), predicted[shown].min()), reference[shown].max()
         high = max(high, predicted[shown].max())
@@ -215,14 +235,16 @@ def level_diagram(levels: Levels) -> str:
         return _svg(canvas)
 
 
-_CORE_HARTREE = -2.0
+CORE_HARTREE = -2.0
+"""Below this, an orbital is core."""
+
 _EMPTY_LEVELS = 4
 _OCCUPIED_LEVELS = 14
 
 
 def _frontier(levels: Levels) -> list[int]:
     """Valence orbitals, at most 14 occupied ones, and the lowest four empty ones."""
-    occupied = [i for i in range(levels.n_occupied) if levels.reference[i] > _CORE_HARTREE][-_OCCUPIED_LEVELS:]
+    occupied = [i for i in range(levels.n_occupied) if levels.reference[i] > CORE_HARTREE][-_OCCUPIED_LEVELS:]
     empty = range(levels.n_occupied, min(levels.n_occupied + _EMPTY_LEVELS, len(levels.reference)))
     return [*occupied, *empty] or list(range(levels.n_occupied))
 
@@ -266,7 +288,7 @@ def plane_picture(shown: PlaneDensities, name: str | None, limit: float) -> str:
         for (x, y), height, symbol in zip(
             in_plane * ANGSTROM_PER_BOHR, heights * ANGSTROM_PER_BOHR, shown.structure.symbols, strict=True
         ):
-            off = abs(height) > 0.3
+            opacity = 0.45 if abs(height) > _IN_PLANE_ANGSTROM else 0.95
             axes.text(
                 x,
                 y,
@@ -274,14 +296,15 @@ def plane_picture(shown: PlaneDensities, name: str | None, limit: float) -> str:
                 ha="center",
                 va="center",
                 fontsize=8,
-                alpha=0.45 if off else 1.0,
-                bbox={"boxstyle": "circle,pad=0.18", "fc": "white", "ec": REFERENCE, "lw": 0.7, "alpha": 0.45 if off else 0.9},
+                alpha=opacity,
+                bbox={"boxstyle": "circle,pad=0.18", "fc": "white", "ec": REFERENCE, "lw": 0.7, "alpha": opacity},
             )
         axes.set(xlabel="Å", ylabel="Å", aspect="equal")
         axes.grid(False)
-        bar = canvas.colorbar(image, ax=axes, shrink=0.9)
+        numbers = ScalarFormatter(useMathText=True)
+        numbers.set_powerlimits((-2, 3))
+        bar = canvas.colorbar(image, ax=axes, shrink=0.82, format=None if name is None else numbers)
         bar.set_label("e / bohr³")
-        bar.formatter.set_powerlimits((-2, 3))
         bar.outline.set_visible(False)
         return _svg(canvas)
 
@@ -300,11 +323,11 @@ def boxes(values: Mapping[str, Sequence[float]], label: str, highlighted: Sequen
             axes.plot([median] * 2, [height - 0.25, height + 0.25], color=colour, lw=2.2)
             heights = height + rng.uniform(-0.16, 0.16, len(points))
             axes.scatter(points, heights, s=6, color=colour, alpha=0.6, lw=0, zorder=3)
-        axes.set(xscale="log", xlabel=label)
+        axes.set(xlabel=label)
         axes.set_yticks(range(len(names)), list(reversed(names)))
         axes.grid(axis="y", visible=False)
         axes.tick_params(axis="y", length=0)
-        _bare_logarithm(axes, "x")
+        _scale(axes, "x")
         return _svg(canvas)
 
 
@@ -320,40 +343,39 @@ def cycle_histogram(minao: Sequence[int], surrogate: Sequence[int]) -> str:
             counts = np.bincount(values, minlength=highest + 1)[1:]
             axes.bar(cycles + shift, counts, width=0.4, color=colour, label=label)
         axes.set(xlabel="SCF cycles", ylabel="molecules", xlim=(0.3, highest + 0.7))
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.yaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(axis="x", visible=False)
-        axes.legend(fontsize=9)
+        canvas.legend(loc="outside upper center", ncols=2, fontsize=9)
         return _svg(canvas)
 
 
 def trust_scatter(commutators: Sequence[float], errors: Sequence[float], label: str) -> str:
     """A true error over the commutator norm (mEh), both logarithmic."""
     with _canvas((4.8, 3.4)) as (canvas, axes):
-        axes.scatter(_floored(np.asarray(commutators)) * 1e3, _floored(np.asarray(errors)), s=22, color=SURROGATE, alpha=0.75, lw=0)
-        axes.set(xscale="log", yscale="log", xlabel="|FDS - SDF| (mEh): no reference needed", ylabel=label)
-        _bare_logarithm(axes, "xy")
+        axes.scatter(
+            _floored(np.asarray(commutators)) * 1e3,
+            _floored(np.asarray(errors)),
+            s=22,
+            color=SURROGATE,
+            alpha=0.75,
+            lw=0,
+        )
+        axes.set(xlabel="|FDS - SDF| (mEh): no reference needed", ylabel=label)
+        _scale(axes, "xy")
         return _svg(canvas)
 
 
-def learning_curve(curves: Sequence[Curve], label: str) -> str:
-    """Columns of a training log over minutes, logarithmic where all values are positive."""
+def learning_curve(curves: Mapping[str, Curve], label: str) -> str:
+    """Columns of a training log over minutes."""
     with _canvas((4.8, 3.2)) as (canvas, axes):
-        for colour, curve in zip(SERIES, curves, strict=False):
-            axes.plot(
-                curve.minutes,
-                curve.values,
-                color=colour,
-                lw=1.6,
-                marker="o" if len(curve.values) < 40 else None,
-                ms=3,
-                label=re.sub(r"[^A-Za-z0-9]+", " ", curve.name)[:60],
-            )
-        if all(value > 0 for curve in curves for value in curve.values):
-            axes.set_yscale("log")
+        for colour, (name, curve) in zip(SERIES, curves.items(), strict=False):
+            marker = "o" if len(curve.values) < _MARKED_POINTS else None
+            axes.plot(curve.minutes, curve.values, color=colour, lw=1.5, marker=marker, ms=3, label=name)
+        _scale(axes, "y")
         axes.set(xlabel="training time (minutes)", ylabel=label)
         if len(curves) > 1:
-            axes.legend(fontsize=9)
+            canvas.legend(loc="outside upper center", ncols=2, fontsize=9)
         return _svg(canvas)
 
 
@@ -362,9 +384,11 @@ def spread_of_errors(values: Mapping[str, Sequence[float]], label: str) -> str:
     with _canvas((4.8, 3.2)) as (canvas, axes):
         for colour, (name, numbers) in zip(SERIES, values.items(), strict=False):
             ordered = np.sort(_floored(np.asarray(numbers)))
-            axes.step(ordered, 100.0 * np.arange(1, len(ordered) + 1) / len(ordered), color=colour, where="post", label=name)
-        axes.set(xscale="log", xlabel=label, ylabel="molecules (%)", ylim=(0, 102))
-        _bare_logarithm(axes, "x")
+            axes.step(
+                ordered, 100.0 * np.arange(1, len(ordered) + 1) / len(ordered), color=colour, where="post", label=name
+            )
+        axes.set(xlabel=label, ylabel="molecules (%)", ylim=(0, 102))
+        _scale(axes, "x")
         if len(values) > 1:
             axes.legend(fontsize=9, loc="lower right")
         return _svg(canvas)

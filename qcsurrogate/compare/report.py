@@ -6,7 +6,7 @@ from importlib.resources import files
 
 import jinja2
 
-from qcsurrogate.compare import sections
+from qcsurrogate.compare import appendix, sections
 from qcsurrogate.compare.page import Section
 from qcsurrogate.compare.schema import Comparison
 from qcsurrogate.compare.showcase import Showcase
@@ -21,11 +21,12 @@ def render_report(comparison: Comparison, showcase: Showcase) -> str:
     template = environment.from_string((files("qcsurrogate.compare") / _TEMPLATE).read_text(encoding="utf-8"))
     method = comparison.data.method
     count = comparison.data.compared
+    when = f"{comparison.created[:16].replace('T', ' ')} UTC"
     return template.render(
         title=f"Surrogate against reference: {comparison.data.name}",
         subtitle=(
-            f"{method['xc']}/{method['basis']} · {count} molecule{'s' * (count != 1)} of the "
-            f"{comparison.settings.split} split · {comparison.created} · took {duration(comparison.elapsed_s)}"
+            f"{method['xc'].upper()}/{method['basis']} · {count} molecule{'s' * (count != 1)} of the "
+            f"{comparison.settings.split} split · {when} · took {duration(comparison.elapsed_s)}"
         ),
         warnings=_warnings(comparison),
         headline=comparison.headline,
@@ -34,7 +35,7 @@ def render_report(comparison: Comparison, showcase: Showcase) -> str:
 
 
 def _warnings(comparison: Comparison) -> list[str]:
-    warnings = [f"{m.label} model: {note}." for m in comparison.models for note in m.notes]
+    warnings = [f"{m.label.capitalize()} model: {note}." for m in comparison.models for note in m.notes]
     if comparison.settings.split == "train":
         warnings.append("These are molecules that the models were trained on: the figures say nothing about new ones.")
     if comparison.failures:
@@ -52,9 +53,9 @@ def _sections(comparison: Comparison, showcase: Showcase) -> list[Section]:
     found.append(sections.density(comparison, showcase))
     found += [sections.saving(comparison, label) for label in comparison.saving]
     found += [sections.trust(comparison, label) for label in comparison.trust]
-    found.append(sections.worst(comparison))
-    found.append(sections.training(showcase))
-    found.append(sections.all_figures(comparison))
-    found.append(sections.compared(comparison))
-    found.append(sections.failures(comparison))
+    found.append(appendix.worst(comparison))
+    found.append(appendix.training(comparison, showcase))
+    found.append(appendix.all_figures(comparison))
+    found.append(appendix.compared(comparison))
+    found.append(appendix.failures(comparison))
     return [section for section in found if section is not None]

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qcsurrogate.compare import pictures
-from qcsurrogate.compare.figures import FIGURE, Figure
+from qcsurrogate.compare.figures import FIGURE
 from qcsurrogate.compare.page import Picture, Section, Table
-from qcsurrogate.compare.schema import Comparison, Distribution, Molecule, PairSummary
+from qcsurrogate.compare.schema import Comparison, PairSummary
 from qcsurrogate.compare.showcase import FIT, PlaneDensities, Showcase
-from qcsurrogate.compare.text import duration, number
+from qcsurrogate.compare.tables import figure_table, figure_values, five, five_of, pair_table
+from qcsurrogate.compare.text import number
 from qcsurrogate.units import EV_PER_HARTREE, MICROHARTREE_PER_HARTREE, MILLIELECTRONVOLT_PER_HARTREE
-
-WORST = 8
-"""How many of the worst molecules are named."""
-
-_TABLE_ROWS = 100
 
 
 def orbitals(comparison: Comparison, showcase: Showcase, label: str) -> Section:
@@ -27,14 +23,17 @@ def orbitals(comparison: Comparison, showcase: Showcase, label: str) -> Section:
     points = showcase.parities[label]
     reference = np.concatenate(points.occupied_reference) * EV_PER_HARTREE
     predicted = np.concatenate(points.occupied_predicted) * EV_PER_HARTREE
+    valence = reference > pictures.CORE_HARTREE * EV_PER_HARTREE
+    if valence.any():
+        reference, predicted = reference[valence], predicted[valence]
     shown = [
         Picture(
             "Occupied orbital energies",
             pictures.parity(reference, predicted, "occupied orbital energy"),
             "Scatter plot of predicted against reference occupied orbital energies, with the errors below.",
-            f"Every occupied orbital of every molecule ({len(reference)} points). On the line is right; the lower panel "
-            "shows how far off, in meV.",
-            _figure_table(comparison, label, ("occupied_energy_mae", "homo_error")),
+            f"Every occupied valence orbital of every molecule ({len(reference)} points). On the line is right; the "
+            "lower panel shows how far off, in meV. The numbers below include the core.",
+            figure_table(comparison, label, ("occupied_energy_mae", "homo_error")),
         )
     ]
     if points.gap_reference:
@@ -48,7 +47,7 @@ def orbitals(comparison: Comparison, showcase: Showcase, label: str) -> Section:
                 ),
                 "Scatter plot of predicted against reference HOMO-LUMO gaps, with the errors below.",
                 f"One point per molecule ({len(points.gap_reference)}).",
-                _figure_table(comparison, label, ("gap_error", "lumo_error")),
+                figure_table(comparison, label, ("gap_error", "lumo_error")),
             )
         )
     if label in showcase.levels:
@@ -69,8 +68,8 @@ def orbitals(comparison: Comparison, showcase: Showcase, label: str) -> Section:
                 "Orbital levels of one molecule",
                 pictures.level_diagram(levels),
                 "Orbital-level diagram: reference levels left, surrogate levels right, with their differences in meV.",
-                f"{levels.name}, the molecule of median Hamiltonian error. Full lines are occupied, dashed lines empty; "
-                "core levels are in the table only.",
+                f"{levels.name}, the molecule of median Hamiltonian error. Full lines are occupied, dashed lines "
+                "empty; core levels are in the table only.",
                 Table(("orbital", "electrons", "reference (eV)", "surrogate (eV)", "difference (meV)"), rows),
             )
         )
@@ -82,8 +81,8 @@ def orbitals(comparison: Comparison, showcase: Showcase, label: str) -> Section:
         (
             "Energies from HC = SCe with the predicted Hamiltonian and the exact overlap.",
             f"The predicted occupied orbitals miss {number(subspace.mean * 1e6)} ppm of the occupied space on average, "
-            f"{number(subspace.max * 1e6)} ppm at worst. (Orbital by orbital, 1 - |cos| is {number(cosines.mean * 1e6)} "
-            "ppm; that figure is fragile, because nearly degenerate orbitals mix freely.)",
+            f"{number(subspace.max * 1e6)} ppm at worst. (Orbital by orbital, 1 - |cos| is "
+            f"{number(cosines.mean * 1e6)} ppm; that is fragile, because nearly degenerate orbitals mix freely.)",
         ),
         pictures=shown,
     )
@@ -105,7 +104,7 @@ def hamiltonian(comparison: Comparison, showcase: Showcase, label: str) -> Secti
             ),
             "Heat map of the mean Hamiltonian error for every pair of elements, and for single atoms.",
             "Mean absolute error of the matrix elements between two atoms, and (last row) on one atom.",
-            _pair_table(breakdown.element_pairs),
+            pair_table(breakdown.element_pairs),
         ),
     ]
     if len(distances):
@@ -115,12 +114,15 @@ def hamiltonian(comparison: Comparison, showcase: Showcase, label: str) -> Secti
                 "Error by distance",
                 pictures.error_by_distance(distances, errors, bins),
                 "Scatter plot of the Hamiltonian error of each pair of atoms over their distance.",
-                f"{len(distances)} pairs of atoms; bars are means over bins of "
-                f"{bins[0][1] - bins[0][0]:g} Å.",
+                f"{len(distances)} pairs of atoms; bars are means over bins of {bins[0][1] - bins[0][0]:g} Å.",
                 Table(
                     ("distance (Å)", "pairs", "mean (µEh)", "median", "95 %", "max"),
                     [
-                        (f"{b.start_angstrom:g} to {b.stop_angstrom:g}", f"{b.count:,}", *_five(b, MICROHARTREE_PER_HARTREE))
+                        (
+                            f"{b.start_angstrom:g} to {b.stop_angstrom:g}",
+                            f"{b.count:,}",
+                            *five(b, MICROHARTREE_PER_HARTREE),
+                        )
                         for b in breakdown.distances
                     ],
                 ),
@@ -132,30 +134,31 @@ def hamiltonian(comparison: Comparison, showcase: Showcase, label: str) -> Secti
             pictures.shell_heat_map(shells, _pair_matrix(breakdown.shell_pairs, shells, atoms)),
             f"Heat map of the mean Hamiltonian error for every pair of shells, {title}.",
             "Shells are numbered as in the basis: 2p is the first p shell, 3p the second.",
-            _pair_table([p for p in breakdown.shell_pairs if p.atoms == atoms], worst=30),
+            pair_table([p for p in breakdown.shell_pairs if p.atoms == atoms], worst=30),
         )
         for atoms, title in (("same", "one atom"), ("different", "two atoms"))
         if any(p.atoms == atoms for p in breakdown.shell_pairs)
     ]
-    values = _values(comparison, label, "hamiltonian_mae")
+    errors_of_molecules = figure_values(comparison, label, "hamiltonian_mae")
     shown.append(
         Picture(
             "How the error spreads over molecules",
             pictures.spread_of_errors(
-                {"hamiltonian": [v * MICROHARTREE_PER_HARTREE for v in values]}, "mean error of a molecule (µEh)"
+                {"hamiltonian": [v * MICROHARTREE_PER_HARTREE for v in errors_of_molecules]},
+                "mean error of a molecule (µEh)",
             ),
             "Cumulative curve: share of molecules whose mean Hamiltonian error is below a value.",
             "A curve with a long tail to the right means that a few molecules are far worse than the rest.",
         )
     )
     figures = ("hamiltonian_mae", "hamiltonian_largest_error", "hamiltonian_rms_per_electron", "baseline_mae")
-    table = _figure_table(comparison, label, figures)
+    table = figure_table(comparison, label, figures)
     return Section(
         f"hamiltonian-{_anchor(label)}",
         _titled("Hamiltonian matrix", comparison, label),
         (
-            "Absolute errors of the Kohn-Sham matrix, per kind of matrix element. H0 is what is known without a network; "
-            "the network predicts the rest.",
+            "Absolute errors of the Kohn-Sham matrix, per kind of matrix element. H0 is what is known without a "
+            "network; the network predicts the rest.",
         ),
         pictures=shown,
         tables=() if table is None else (table,),
@@ -167,12 +170,14 @@ def density(comparison: Comparison, showcase: Showcase) -> Section | None:
     rows: dict[str, list[float]] = {}
     highlighted = []
     for model in comparison.models:
-        if not (total := _values(comparison, model.label, "density_nmae")):
+        if not (total := figure_values(comparison, model.label, "density_nmae")):
             continue
-        rows.setdefault("free atoms alone", _values(comparison, model.label, "density_nmae_free_atoms"))
-        if model.kind == "density" and (floor := _values(comparison, model.label, "density_nmae_fit_floor")):
+        rows.setdefault("free atoms alone", figure_values(comparison, model.label, "density_nmae_free_atoms"))
+        if model.kind == "density" and (floor := figure_values(comparison, model.label, "density_nmae_fit_floor")):
             rows["fit floor"] = floor
-            rows[f"network part ({_plain(model.label)})"] = _values(comparison, model.label, "density_nmae_network")
+            rows[f"network part ({_plain(model.label)})"] = figure_values(
+                comparison, model.label, "density_nmae_network"
+            )
         rows[f"{_plain(model.label)} model"] = total
         highlighted.append(f"{_plain(model.label)} model")
     if not highlighted:
@@ -189,7 +194,7 @@ def density(comparison: Comparison, showcase: Showcase) -> Section | None:
             "cancel.",
             Table(
                 ("NMAE (%)", "molecules", "mean", "median", "95 %", "max"),
-                [(name, str(len(values)), *_five_of(values)) for name, values in rows.items()],
+                [(name, str(len(values)), *five_of(values)) for name, values in rows.items()],
             ),
         )
     ]
@@ -199,20 +204,19 @@ def density(comparison: Comparison, showcase: Showcase) -> Section | None:
         "density",
         "Electron density",
         (
-            "NMAE = 100 · ∫|ρ - ρ_KS| dr / N, against the true Kohn-Sham density on a PySCF grid of level "
+            "NMAE = 100 · ∫|\u03c1 - \u03c1_KS| dr / N, against the true Kohn-Sham density on a PySCF grid of level "
             f"{comparison.settings.density_grid_level}: roughly, the percentage of the electrons that are in the wrong "
             "place.",
         ),
         pictures=shown,
-        tables=[
-            table
+        folded=[
+            (f"All density figures of the {model.label} model", table)
             for model in comparison.models
             if (
-                table := _figure_table(
+                table := figure_table(
                     comparison,
                     model.label,
                     [f.name for f in FIGURE.values() if f.group == "Density"],
-                    caption=f"{model.label} model",
                 )
             )
         ],
@@ -232,10 +236,12 @@ def _plane_pictures(plane: PlaneDensities) -> list[Picture]:
     names = sorted(plane.differences, key=lambda name: name == FIT)
     fitted = {name: float(np.percentile(np.abs(plane.differences[name]), 99.7)) for name in names}
     # an expansion in auxiliary functions is compared with its own fit on one scale
-    shared = max((fitted[n] for n in names if n == FIT or (FIT in fitted and fitted[n] > 0.1 * fitted[FIT])), default=0.0)
+    shared = max(
+        (fitted[n] for n in names if n == FIT or (FIT in fitted and fitted[n] > 0.1 * fitted[FIT])), default=0.0
+    )
     for name in names:
         limit = shared if name == FIT or (FIT in fitted and fitted[name] > 0.1 * fitted[FIT]) else fitted[name]
-        what = "Density fit" if name == FIT else f"{name} model"
+        what = "Density fit" if name == FIT else f"{name.capitalize()} model"
         shown.append(
             Picture(
                 f"{what} minus Kohn-Sham",
@@ -252,7 +258,7 @@ def saving(comparison: Comparison, label: str) -> Section:
     total = comparison.saving[label]
     metrics = comparison.metrics[label]
     runs = [row for row in comparison.scf if label in row.surrogates]
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for title, name, ratio in (
         ("cycles", "scf_cycles", total.cycle_ratio),
         ("Fock builds", "scf_fock_builds", total.fock_build_ratio),
@@ -261,7 +267,14 @@ def saving(comparison: Comparison, label: str) -> Section:
         if ratio is not None and name in metrics:
             before, after = metrics[f"{name}_minao"], metrics[name]
             rows.append(
-                (title, number(before.mean), number(after.mean), f"{100 * ratio:.0f} %", number(before.max), number(after.max))
+                (
+                    title,
+                    number(before.mean),
+                    number(after.mean),
+                    f"{100 * ratio:.0f} %",
+                    number(before.max),
+                    number(after.max),
+                )
             )
     shares = (total.share_converged_minao, total.share_converged)
     rows.append(("converged", *(f"{100 * s:.0f} %" for s in shares), "", "", ""))
@@ -289,13 +302,14 @@ def saving(comparison: Comparison, label: str) -> Section:
         _titled("What an SCF saves", comparison, label),
         (
             f"{total.molecules} molecules, each run twice with fresh objects and equal settings (energy to "
-            f"{method['conv_tol']:g} Eh, gradient to {method['conv_tol_grad']:g}), once from PySCF's minao guess and once from "
-            "the predicted density matrix. Cycles are PySCF's count; Fock builds include the initial and the final one; "
-            "wall time includes grid, integrals and the prediction itself.",
+            f"{method['conv_tol']:g} Eh, gradient to {method['conv_tol_grad']:g}), once from PySCF's minao guess and "
+            "once from the predicted density matrix. Cycles are PySCF's count; Fock builds include the initial and the "
+            "final one; wall time includes grid, integrals and the prediction itself.",
         ),
-        tables=(
+        lead=(
             Table(
-                ("mean per molecule", "from minao", "from the surrogate", "ratio", "worst, minao", "worst, surrogate"), rows
+                ("mean per molecule", "from minao", "from the surrogate", "ratio", "worst, minao", "worst, surrogate"),
+                rows,
             ),
         ),
         pictures=(
@@ -327,191 +341,24 @@ def trust(comparison: Comparison, label: str) -> Section | None:
         shown.append(
             Picture(
                 f"Commutator and {title.split(' (')[0]}",
-                pictures.trust_scatter(
-                    [v["commutator_norm"] for v in both], [v[name] * factor for v in both], title
-                ),
+                pictures.trust_scatter([v["commutator_norm"] for v in both], [v[name] * factor for v in both], title),
                 f"Scatter plot of the {title} over the commutator norm.",
                 f"{len(both)} molecules.{said}",
             )
         )
     if not shown:
         return None
-    table = _figure_table(comparison, label, ("commutator_norm", "one_shot_energy_error"))
+    table = figure_table(comparison, label, ("commutator_norm", "one_shot_energy_error"))
     return Section(
         f"trust-{_anchor(label)}",
         _titled("When to trust it", comparison, label),
         (
             "|FDS - SDF| after a single Fock build from the predicted density matrix is zero for a self-consistent "
-            "answer. It needs no reference, so it can be asked of any new molecule: if it follows the true error here, a "
-            "large value is a warning there.",
+            "answer. It needs no reference, so it can be asked of any new molecule: if it follows the true error here, "
+            "a large value is a warning there.",
         ),
         pictures=shown,
         tables=() if table is None else (table,),
-    )
-
-
-def worst(comparison: Comparison) -> Section | None:
-    """The molecules that a model does worst on, by name."""
-    tables = []
-    for model in comparison.models:
-        first = "hamiltonian_mae" if model.kind == "hamiltonian" else "density_nmae"
-        columns = [
-            FIGURE[name]
-            for name in (first, "gap_error", "density_nmae", "density_nmae_network", "dipole_error")
-            if name in comparison.metrics[model.label] and (name != first or name == "hamiltonian_mae")
-        ]
-        ranked = first if first in comparison.metrics[model.label] else "dipole_error"
-        molecules = [m for m in comparison.molecules if ranked in m.values.get(model.label, {})]
-        molecules.sort(key=lambda m: m.values[model.label][ranked], reverse=True)
-        if molecules:
-            tables.append(
-                Table(
-                    ("molecule", "formula", *(f"{f.title} ({f.shown_unit})" for f in columns)),
-                    [(m.name, m.formula, *_cells(m, model.label, columns)) for m in molecules[:WORST]],
-                    caption=f"{model.label} model, by {FIGURE[ranked].title.lower()}",
-                    text_columns=2,
-                )
-            )
-    if not tables:
-        return None
-    return Section(
-        "worst",
-        "Worst molecules",
-        ("An average hides them. If they have something in common, that is what the training data lacks.",),
-        tables=tables,
-    )
-
-
-def training(showcase: Showcase) -> Section | None:
-    """Learning curves of the models that brought a log."""
-    shown = []
-    for label, curves in showcase.curves.items():
-        loss = [c for c in curves if c.name == "train_loss"]
-        validation = [c for c in curves if c.name != "train_loss"]
-        for title, chosen in (("validation error", validation), ("training loss", loss)):
-            if chosen:
-                last = ", ".join(f"{c.name} {number(c.values[-1])} after {duration(60 * c.minutes[-1])}" for c in chosen)
-                shown.append(
-                    Picture(
-                        f"{label} model: {title}",
-                        pictures.learning_curve(chosen, title),
-                        f"Curve of the {title} of the {label} model over training time.",
-                        f"Last: {last}.",
-                    )
-                )
-    if not shown:
-        return None
-    return Section(
-        "training",
-        "Learning curves",
-        ("Still falling at the end: more training would help. Flat: more data or a better model would.",),
-        pictures=shown,
-    )
-
-
-def all_figures(comparison: Comparison) -> Section:
-    """Everything that was measured, with definitions."""
-    tables, seen = [], {}
-    for label, metrics in comparison.metrics.items():
-        rows = [
-            (f"{f.title} ({f.shown_unit})", str(s.count), *_five(s, f.shown_factor))
-            for name, s in metrics.items()
-            if (f := FIGURE[name])
-        ]
-        seen |= {name: FIGURE[name] for name in metrics}
-        tables.append(Table(("", "molecules", "mean", "median", "95 %", "max"), rows, caption=f"{label} model"))
-    definitions = Table(("figure", "definition"), [(f.title, f.definition) for f in seen.values()], text_columns=2)
-    return Section(
-        "figures",
-        "All figures",
-        ("One value per molecule; for all of them, smaller is better. The same in atomic units: metrics.json.",),
-        tables=tables,
-        folded=(("Definitions", definitions),),
-    )
-
-
-def compared(comparison: Comparison) -> Section:
-    """What was compared with what, so that it can be done again."""
-    data, settings = comparison.data, comparison.settings
-    grid = [s.count for m in comparison.metrics.values() for name, s in m.items() if name == "density_nmae"]
-    auxiliary = data.method["auxiliary_basis"]
-    if isinstance(auxiliary, Mapping):
-        auxiliary = f"even-tempered, beta = {auxiliary['even_tempered_beta']:g}"
-    entries = [
-        ("data", f"{data.name}: {data.path}"),
-        ("method", f"{data.method['xc']}/{data.method['basis']}, SCF grid level {data.method['grid_level']}, auxiliary "
-         f"basis {auxiliary}, baseline {data.method['baseline']}"),
-        ("records", ", ".join(f"{n} {split}" for split, n in data.split_sizes.items())),
-        ("compared", f"{data.compared} of the {settings.split} split; densities on a grid for {max(grid, default=0)}, SCFs "
-         f"for {len(comparison.scf)}; drawn with seed {settings.seed}"),
-        ("elements", ", ".join(data.elements)),
-        ("licence", data.licence or "not stated"),
-        ("citation", data.citation or "not stated"),
-        ("data hash", data.dataset_hash),
-    ]
-    for model in comparison.models:
-        seen = "yes" if model.trained_on_this_data else "no: unseen molecules cannot be guaranteed"
-        entries += [
-            (f"{model.label} model", f"{model.path} (sha256 {model.sha256[:16] or 'unknown'})"),
-            ("trained on this store", seen),
-            *((f"training: {key}", _brief(value)) for key, value in model.training.items()),
-            *((f"at saving: {key}", number(value)) for key, value in model.training_metrics.items()),
-        ]
-    entries.append(("versions", ", ".join(f"{name} {v}" for name, v in comparison.versions.items())))
-    return Section("compared", "What was compared", entries=entries)
-
-
-def failures(comparison: Comparison) -> Section | None:
-    """What could not be measured."""
-    if not comparison.failures:
-        return None
-    rows = [(f.name, f.model or "all", f.stage, f.message[:400]) for f in comparison.failures[:_TABLE_ROWS]]
-    return Section(
-        "failures",
-        "Failures",
-        ("These molecules are left out of the figures that they failed in, and of nothing else.",),
-        tables=(Table(("molecule", "model", "stage", "what happened"), rows, text_columns=4),),
-    )
-
-
-def _values(comparison: Comparison, label: str, name: str) -> list[float]:
-    return [m.values[label][name] for m in comparison.molecules if name in m.values.get(label, {})]
-
-
-def _figure_table(comparison: Comparison, label: str, names: Sequence[str], caption: str = "") -> Table | None:
-    found = comparison.metrics[label]
-    rows = [
-        (f"{FIGURE[n].title} ({FIGURE[n].shown_unit})", str(found[n].count), *_five(found[n], FIGURE[n].shown_factor))
-        for n in names
-        if n in found
-    ]
-    return Table(("", "molecules", "mean", "median", "95 %", "max"), rows, caption) if rows else None
-
-
-def _five(summary: Distribution, factor: float) -> tuple[str, ...]:
-    return tuple(number(v * factor) for v in (summary.mean, summary.median, summary.p95, summary.max))
-
-
-def _five_of(values: Sequence[float]) -> tuple[str, ...]:
-    array = np.asarray(values)
-    return tuple(number(float(v)) for v in (array.mean(), np.median(array), np.percentile(array, 95), array.max()))
-
-
-def _cells(molecule: Molecule, label: str, columns: Sequence[Figure]) -> list[str]:
-    values = molecule.values[label]
-    return [number(f.shown(values[f.name])) if f.name in values else "" for f in columns]
-
-
-def _pair_table(pairs: Sequence[PairSummary], worst: int | None = None) -> Table:
-    ordered = sorted(pairs, key=lambda p: p.mean, reverse=True)[:worst]
-    return Table(
-        ("pair", "atoms", "blocks", "mean (µEh)", "median", "95 %", "max"),
-        [
-            (f"{p.first} - {p.second}", p.atoms, f"{p.count:,}", *_five(p, MICROHARTREE_PER_HARTREE))
-            for p in ordered
-        ],
-        caption="" if worst is None or len(pairs) <= worst else f"The worst {worst} of {len(pairs)}",
-        text_columns=2,
     )
 
 
@@ -543,13 +390,6 @@ def _titled(title: str, comparison: Comparison, label: str) -> str:
 
 def _count(cycles: int, converged: bool) -> str:
     return str(cycles) if converged else f"{cycles}, not converged"
-
-
-def _brief(value: object) -> str:
-    if isinstance(value, float):
-        return number(value)
-    text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, Mapping) else str(value)
-    return text if len(text) <= 400 else f"{text[:400]}..."
 
 
 def _anchor(label: str) -> str:

@@ -13,7 +13,6 @@ from qcsurrogate.compare.densities import GaussianDensity
 from qcsurrogate.compare.measure import (
     PredictedOrbitals,
     Reference,
-    Values,
     energy_values,
     fitted_density_grid_values,
     fitted_density_values,
@@ -22,8 +21,8 @@ from qcsurrogate.compare.measure import (
     scf_values,
 )
 from qcsurrogate.compare.progress import progress
-from qcsurrogate.compare.schema import ScfComparison, ScfCounts
 from qcsurrogate.compare.scf import ScfRun, run_scf
+from qcsurrogate.compare.schema import ScfComparison, ScfCounts
 from qcsurrogate.compare.subjects import Subject
 from qcsurrogate.errors import DomainError, QCSurrogateError
 from qcsurrogate.prediction.results import DensityPrediction, HamiltonianPrediction
@@ -120,9 +119,7 @@ class Session:
                 self._collection.fail(key, subject.label, "prediction", error)
         return predictions
 
-    def _measure(
-        self, label: str, key: str, prediction: AnyPrediction, reference: Reference, on_grid: bool
-    ) -> None:
+    def _measure(self, label: str, key: str, prediction: AnyPrediction, reference: Reference, on_grid: bool) -> None:
         values = self._collection.values[label][key]
         if isinstance(prediction, HamiltonianPrediction):
             hamiltonian = _finite(prediction.hamiltonian, "Hamiltonian")

@@ -22,7 +22,7 @@ Array = NDArray[np.float64]
 FIT = "density fit"
 """What the store's fitted density is called."""
 
-PLANE_POINTS = 121
+PLANE_POINTS = 161
 PLANE_MARGIN_BOHR = 3.0
 
 

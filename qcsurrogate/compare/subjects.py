@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ase.data import chemical_symbols
@@ -37,6 +37,10 @@ class Curve:
     name: str
     minutes: tuple[float, ...]
     values: tuple[float, ...]
+
+    def scaled(self, factor: float) -> Curve:
+        """The same in another unit."""
+        return replace(self, values=tuple(value * factor for value in self.values))
 
 
 @dataclass(frozen=True, eq=False)

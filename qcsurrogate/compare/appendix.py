@@ -1,0 +1,173 @@
+"""The sections of the report that list things: worst molecules, all figures, provenance, failures."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from qcsurrogate.compare import pictures
+from qcsurrogate.compare.figures import FIGURE, Figure
+from qcsurrogate.compare.page import Picture, Section, Table
+from qcsurrogate.compare.schema import Comparison, Molecule
+from qcsurrogate.compare.showcase import Showcase
+from qcsurrogate.compare.tables import five
+from qcsurrogate.compare.text import duration, number
+from qcsurrogate.units import MICROHARTREE_PER_HARTREE
+
+WORST = 8
+"""How many of the worst molecules are named."""
+
+_TABLE_ROWS = 100
+
+
+def worst(comparison: Comparison) -> Section | None:
+    """The molecules that a model does worst on, by name."""
+    tables = []
+    for model in comparison.models:
+        ranking = ("hamiltonian_mae",) if model.kind == "hamiltonian" else ("density_nmae", "dipole_error")
+        measured = comparison.metrics[model.label]
+        ranked = next(name for name in ranking if name in measured)
+        others = ("gap_error", "density_nmae", "density_nmae_network", "dipole_error")
+        columns = [FIGURE[name] for name in dict.fromkeys((ranked, *others)) if name in measured]
+        molecules = [m for m in comparison.molecules if ranked in m.values.get(model.label, {})]
+        molecules.sort(key=lambda m: m.values[model.label][ranked], reverse=True)
+        if molecules:
+            tables.append(
+                Table(
+                    ("molecule", "formula", *(f"{f.title} ({f.shown_unit})" for f in columns)),
+                    [(m.name, m.formula, *_cells(m, model.label, columns)) for m in molecules[:WORST]],
+                    caption=f"{model.label.capitalize()} model",
+                    text_columns=2,
+                )
+            )
+    if not tables:
+        return None
+    return Section(
+        "worst",
+        "Worst molecules",
+        ("An average hides them. If they have something in common, that is what the training data lacks.",),
+        tables=tables,
+    )
+
+
+def training(comparison: Comparison, showcase: Showcase) -> Section | None:
+    """Learning curves of the models that brought a log."""
+    shown = []
+    for model in comparison.models:
+        curves = showcase.curves.get(model.label, ())
+        # what a Hamiltonian model is validated by is in Hartree
+        factor, unit = (MICROHARTREE_PER_HARTREE, " (µEh)") if model.kind == "hamiltonian" else (1.0, "")
+        validation = [c.scaled(factor) for c in curves if c.name != "train_loss"]
+        loss = [c for c in curves if c.name == "train_loss"]
+        for title, chosen in ((f"validation error{unit}", validation), ("training loss", loss)):
+            if chosen:
+                last = ", ".join(f"{_spoken(c.name)} {number(c.values[-1])}" for c in chosen)
+                minutes = max(c.minutes[-1] for c in chosen)
+                shown.append(
+                    Picture(
+                        f"{model.label.capitalize()} model: {title.split(' (')[0]}",
+                        pictures.learning_curve({_spoken(c.name): c for c in chosen}, title),
+                        f"Curve of the {title} of the {model.label} model over training time.",
+                        f"After {duration(60 * minutes)}: {last}.",
+                    )
+                )
+    if not shown:
+        return None
+    return Section(
+        "training",
+        "Learning curves",
+        ("Still falling at the end: more training would help. Flat: more data or a better model would.",),
+        pictures=shown,
+    )
+
+
+def _spoken(column: str) -> str:
+    """A column's name in words."""
+    words = re.sub(r"[^A-Za-z0-9]+", " ", column.removeprefix("validation_")).strip()[:40]
+    return re.sub(r"\bmae\b", "MAE", words)
+
+
+def all_figures(comparison: Comparison) -> Section:
+    """Everything that was measured, with definitions."""
+    tables: list[Table] = []
+    seen: dict[str, Figure] = {}
+    for label, metrics in comparison.metrics.items():
+        rows = [
+            (f"{f.title} ({f.shown_unit})", str(s.count), *five(s, f.shown_factor))
+            for name, s in metrics.items()
+            if (f := FIGURE[name])
+        ]
+        seen |= {name: FIGURE[name] for name in metrics}
+        tables.append(
+            Table(("", "molecules", "mean", "median", "95 %", "max"), rows, caption=f"{label.capitalize()} model")
+        )
+    definitions = Table(("figure", "definition"), [(f.title, f.definition) for f in seen.values()], text_columns=2)
+    return Section(
+        "figures",
+        "All figures",
+        ("One value per molecule; for all of them, smaller is better. The same in atomic units: metrics.json.",),
+        tables=tables,
+        folded=(("Definitions", definitions),),
+    )
+
+
+def compared(comparison: Comparison) -> Section:
+    """What was compared with what, so that it can be done again."""
+    data, settings = comparison.data, comparison.settings
+    grid = [s.count for m in comparison.metrics.values() for name, s in m.items() if name == "density_nmae"]
+    auxiliary = data.method["auxiliary_basis"]
+    if isinstance(auxiliary, Mapping):
+        auxiliary = f"even-tempered, beta = {auxiliary['even_tempered_beta']:g}"
+    entries = [
+        ("data", f"{data.name}: {data.path}"),
+        (
+            "method",
+            f"{data.method['xc']}/{data.method['basis']}, SCF grid level {data.method['grid_level']}, auxiliary "
+            f"basis {auxiliary}, baseline {data.method['baseline']}",
+        ),
+        ("records", ", ".join(f"{n} {split}" for split, n in data.split_sizes.items())),
+        (
+            "compared",
+            f"{data.compared} of the {settings.split} split; densities on a grid for {max(grid, default=0)}, SCFs "
+            f"for {len(comparison.scf)}; drawn with seed {settings.seed}",
+        ),
+        ("elements", ", ".join(data.elements)),
+        ("licence", data.licence or "not stated"),
+        ("citation", data.citation or "not stated"),
+        ("data hash", data.dataset_hash),
+    ]
+    for model in comparison.models:
+        seen = "yes" if model.trained_on_this_data else "no: unseen molecules cannot be guaranteed"
+        entries += [
+            (f"{model.label} model", f"{model.path} (sha256 {model.sha256[:16] or 'unknown'})"),
+            ("trained on this store", seen),
+            *((f"training: {key}", _brief(value)) for key, value in model.training.items()),
+            *((f"at saving: {key}", number(value)) for key, value in model.training_metrics.items()),
+        ]
+    entries.append(("versions", ", ".join(f"{name} {v}" for name, v in comparison.versions.items())))
+    return Section("compared", "What was compared", entries=entries)
+
+
+def failures(comparison: Comparison) -> Section | None:
+    """What could not be measured."""
+    if not comparison.failures:
+        return None
+    rows = [(f.name, f.model or "all", f.stage, f.message[:400]) for f in comparison.failures[:_TABLE_ROWS]]
+    return Section(
+        "failures",
+        "Failures",
+        ("These molecules are left out of the figures that they failed in, and of nothing else.",),
+        tables=(Table(("molecule", "model", "stage", "what happened"), rows, text_columns=4),),
+    )
+
+
+def _cells(molecule: Molecule, label: str, columns: Sequence[Figure]) -> list[str]:
+    values = molecule.values[label]
+    return [number(f.shown(values[f.name])) if f.name in values else "" for f in columns]
+
+
+def _brief(value: object) -> str:
+    if isinstance(value, float):
+        return number(value)
+    text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, Mapping) else str(value)
+    return text if len(text) <= 400 else f"{text[:400]}..."

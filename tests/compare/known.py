@@ -1,0 +1,121 @@
+"""Surrogates with known errors on a small store: the network is replaced by the records themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcsurrogate.basis import BasisSet
+from qcsurrogate.compare.subjects import Curve, Subject
+from qcsurrogate.models.files import ModelMetadata
+from qcsurrogate.prediction.surrogate import DensitySurrogate, HamiltonianSurrogate
+from qcsurrogate.reference.atoms import free_atoms_to_dict
+from qcsurrogate.reference.record import ReferenceRecord
+from qcsurrogate.reference.settings import Method
+from qcsurrogate.store.store import Store
+from qcsurrogate.structures import Structure
+
+Array = NDArray[np.float64]
+Change = Callable[[ReferenceRecord], Array]
+"""What a known model adds to the right answer."""
+
+
+def nothing(record: ReferenceRecord) -> Array:
+    return np.zeros(1)
+
+
+@dataclass
+class KnownHamiltonianModel:
+    """Gives the stored H - H0, plus a known error."""
+
+    records: dict[str, ReferenceRecord]
+    orbital_basis: BasisSet
+    change: Change = nothing
+
+    def delta_matrices(self, structures: Sequence[Structure]) -> list[Array]:
+        records = [self.records[s.key] for s in structures]
+        return [r.hamiltonian - r.baseline + self.change(r) for r in records]
+
+
+@dataclass
+class KnownDensityModel:
+    """Gives the stored coefficients, plus a known error."""
+
+    records: dict[str, ReferenceRecord]
+    orbital_basis: BasisSet
+    density_basis: BasisSet
+    change: Change = nothing
+
+    def coefficients(self, structures: Sequence[Structure]) -> list[Array]:
+        records = [self.records[s.key] for s in structures]
+        return [r.density_coefficients + self.change(r) for r in records]
+
+
+def metadata(kind: str, store: Store, method: Method | None = None) -> ModelMetadata:
+    return ModelMetadata(
+        kind=kind,
+        description={},
+        method=method or store.spec.method,
+        atoms=free_atoms_to_dict(store.atoms),
+        spec={},
+        dataset_hash=store.dataset_hash(),
+        elements=tuple(sorted(store.atoms)),
+        units={},
+        training={"steps": 10, "seed": 0, "config": {"learning_rate": 3e-3}},
+        metrics={"validation_error": 1.5e-5},
+        versions={},
+    )
+
+
+def records_of(store: Store) -> dict[str, ReferenceRecord]:
+    return {r.structure.key: r for r in store.read_many(store.keys())}
+
+
+def known_hamiltonian(
+    store: Store, change: Change = nothing, label: str = "hamiltonian", method: Method | None = None
+) -> Subject:
+    basis = (method or store.spec.method).orbital_basis(store.atoms)
+    model = KnownHamiltonianModel(records_of(store), basis, change)
+    return _subject(label, HamiltonianSurrogate(model, metadata("hamiltonian", store, method)))
+
+
+def known_density(
+    store: Store, change: Change = nothing, label: str = "density", method: Method | None = None
+) -> Subject:
+    used = method or store.spec.method
+    model = KnownDensityModel(
+        records_of(store), used.orbital_basis(store.atoms), used.density_basis(store.atoms), change
+    )
+    return _subject(label, DensitySurrogate(model, metadata("density", store, method)))
+
+
+def _subject(label: str, surrogate: HamiltonianSurrogate | DensitySurrogate) -> Subject:
+    minutes = tuple(np.linspace(0.1, 2.0, 12).tolist())
+    falling = tuple((0.1 * np.exp(-np.linspace(0, 3, 12))).tolist())
+    curves = (Curve("train_loss", minutes, falling), Curve(f"validation_{label}_mae", minutes, falling))
+    return Subject(label, surrogate, Path(f"runs/{label}/model.safetensors"), "0" * 64, curves)
+
+
+def symmetric_noise(size: float, seed: int = 0) -> Change:
+    """A random symmetric matrix per record, elements of about ``size``."""
+
+    def change(record: ReferenceRecord) -> Array:
+        rng = np.random.default_rng([seed, int(record.structure.key[:8], 16)])
+        noise = rng.normal(scale=size, size=record.hamiltonian.shape)
+        return (noise + noise.T) / np.sqrt(2)
+
+    return change
+
+
+def coefficient_noise(size: float) -> Change:
+    """Relative noise on every coefficient."""
+
+    def change(record: ReferenceRecord) -> Array:
+        rng = np.random.default_rng(int(record.structure.key[:8], 16))
+        return size * rng.normal(size=record.density_coefficients.shape) * np.abs(record.density_coefficients)
+
+    return change
