@@ -95,9 +95,7 @@ class BlockLayout:
     @property
     def irreps(self) -> o3.Irreps:
         """The channels as e3nn irreps, in order (1x0e+1x1o+...)."""
-        return o3.Irreps(
-            [(1, (c.l, (-1) ** c.l if c.natural else (-1) ** (c.l + 1))) for c in self.channels]
-        )
+        return o3.Irreps([(1, (c.l, (-1) ** c.l if c.natural else (-1) ** (c.l + 1))) for c in self.channels])
 
     def to_irreps(self, blocks: Tensor) -> Tensor:
         """(..., n_first, n_second) blocks in internal order -> (..., n_rows)."""
@@ -161,6 +159,4 @@ def cut_blocks(
 ) -> Tensor:
     """Blocks (n_pairs, n_first, n_second) of pairs of one kind out of a matrix in internal order."""
     starts = basis.offsets(list(atomic_numbers))
-    return torch.stack(
-        [matrix[starts[i] : starts[i + 1], starts[j] : starts[j + 1]] for i, j in pairs]
-    )
+    return torch.stack([matrix[starts[i] : starts[i + 1], starts[j] : starts[j + 1]] for i, j in pairs])

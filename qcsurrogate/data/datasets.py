@@ -22,6 +22,7 @@ from qcsurrogate.data.graphs import Graph, PairKind, build_graph, collate
 from qcsurrogate.errors import StoreError
 from qcsurrogate.reference.density_fit import atom_orthonormal_transform, charges
 from qcsurrogate.reference.record import ReferenceRecord
+from qcsurrogate.store.spec import SplitName
 from qcsurrogate.store.store import Store
 from qcsurrogate.structures import Structure
 
@@ -174,7 +175,7 @@ class HamiltonianDataset(_InMemory):
     def from_store(
         cls,
         store: Store,
-        split: str,
+        split: SplitName,
         settings: GraphSettings,
         *,
         baseline: bool = True,
@@ -233,7 +234,7 @@ class DensityDataset(_InMemory):
     def from_store(
         cls,
         store: Store,
-        split: str,
+        split: SplitName,
         settings: GraphSettings,
         *,
         dtype: torch.dtype = torch.float32,
@@ -248,7 +249,7 @@ class DensityDataset(_InMemory):
         method = store.spec.method
         basis = method.density_basis(elements)
         functions = atom_functions(basis)
-        inverse = {z: np.linalg.inv(f.transform) for z, f in functions.items()}
+        inverse = {z: np.asarray(np.linalg.inv(f.transform), dtype=np.float64) for z, f in functions.items()}
         keys = _keys(store, split)
         samples = []
         for record in _progress(store.read_many(keys), len(keys), f"reading {split}", progress):
@@ -327,7 +328,7 @@ def _elements(store: Store) -> list[int]:
     return sorted(store.atoms)
 
 
-def _keys(store: Store, split: str) -> list[str]:
+def _keys(store: Store, split: SplitName) -> list[str]:
     keys = store.keys(split)
     if not keys:
         raise StoreError(
@@ -337,7 +338,5 @@ def _keys(store: Store, split: str) -> list[str]:
     return keys
 
 
-def _progress(
-    records: Iterable[ReferenceRecord], total: int, what: str, enabled: bool
-) -> Iterable[ReferenceRecord]:
+def _progress(records: Iterable[ReferenceRecord], total: int, what: str, enabled: bool) -> Iterable[ReferenceRecord]:
     return tqdm(records, total=total, desc=what, unit="molecule", disable=not enabled, leave=False)

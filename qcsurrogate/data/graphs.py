@@ -9,9 +9,8 @@ that a readout can split them without gathering.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -22,8 +21,6 @@ from qcsurrogate.structures import Structure
 
 PairKind = tuple[int, int]
 """(first, second) atomic number of a pair, first >= second."""
-
-_T = TypeVar("_T", bound="EdgeSet | Graph")
 
 
 @dataclass(frozen=True)
@@ -80,25 +77,27 @@ class Graph:
     @cached_property
     def atoms_by_element(self) -> dict[int, Tensor]:
         """Indices of the atoms of each element present, ascending."""
-        return {
-            int(z): torch.nonzero(self.atomic_numbers == z).squeeze(1) for z in torch.unique(self.atomic_numbers)
-        }
+        return {int(z): torch.nonzero(self.atomic_numbers == z).squeeze(1) for z in torch.unique(self.atomic_numbers)}
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Graph:
         """The same graph on another device or in another floating-point type."""
-        return moved(self, device, dtype)
+        return replace(
+            self,
+            atomic_numbers=self.atomic_numbers.to(device),
+            molecule=self.molecule.to(device),
+            messages=_move_edges(self.messages, device, dtype),
+            pairs=None if self.pairs is None else _move_edges(self.pairs, device, dtype),
+            pair_message=None if self.pair_message is None else self.pair_message.to(device),
+        )
 
 
-def moved(data: _T, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> _T:
-    """A frozen bundle of tensors on another device; floating-point ones in another type."""
-    changes: dict[str, object] = {}
-    for field in fields(data):
-        value = getattr(data, field.name)
-        if isinstance(value, Tensor):
-            changes[field.name] = value.to(device=device, dtype=dtype if value.is_floating_point() else None)
-        elif isinstance(value, EdgeSet | Graph):
-            changes[field.name] = moved(value, device, dtype)
-    return replace(data, **changes)
+def _move_edges(edges: EdgeSet, device: torch.device | str | None, dtype: torch.dtype | None) -> EdgeSet:
+    return EdgeSet(
+        edges.target.to(device),
+        edges.source.to(device),
+        edges.lengths.to(device=device, dtype=dtype),
+        edges.wigner.to(device=device, dtype=dtype),
+    )
 
 
 def bond_frames(vectors: Tensor) -> Tensor:
@@ -125,9 +124,7 @@ def wigner_of(l: int, wigner: Tensor) -> Tensor:
     return wigner[:, start : start + size * size].reshape(-1, size, size)
 
 
-def build_graph(
-    structure: Structure, *, l_max: int, message_cutoff: float, pair_cutoff: float | None = None
-) -> Graph:
+def build_graph(structure: Structure, *, l_max: int, message_cutoff: float, pair_cutoff: float | None = None) -> Graph:
     """The graph of one molecule in float64.
 
     Args:
@@ -158,9 +155,7 @@ def build_graph(
         graph,
         pairs=_select(edges, index),
         pair_message=message_number[index],
-        pair_kinds=tuple(
-            ((int(v) // 1000, int(v) % 1000), int(n)) for v, n in zip(values, counts, strict=True)
-        ),
+        pair_kinds=tuple(((int(v) // 1000, int(v) % 1000), int(n)) for v, n in zip(values, counts, strict=True)),
     )
 
 
@@ -191,9 +186,7 @@ def collate(graphs: Sequence[Graph]) -> Graph:
         tuple(n for g in graphs for n in g.atom_counts),
         _join([g.messages for g in graphs], atom_starts),
     )
-    if any(g.pairs is None for g in graphs):
-        return batch
-    return replace(batch, **_join_pairs(graphs, atom_starts, message_starts))
+    return _with_pairs(batch, graphs, atom_starts, message_starts)
 
 
 def _starts(sizes: Iterable[int]) -> list[int]:
@@ -212,12 +205,13 @@ def _join(parts: Sequence[EdgeSet], starts: Sequence[int]) -> EdgeSet:
     )
 
 
-def _join_pairs(
-    graphs: Sequence[Graph], atom_starts: Sequence[int], message_starts: Sequence[int]
-) -> dict[str, object]:
+def _with_pairs(
+    batch: Graph, graphs: Sequence[Graph], atom_starts: Sequence[int], message_starts: Sequence[int]
+) -> Graph:
     pieces: dict[PairKind, list[tuple[EdgeSet, Tensor, int]]] = {}
     for k, graph in enumerate(graphs):
-        assert graph.pairs is not None and graph.pair_message is not None
+        if graph.pairs is None or graph.pair_message is None:
+            return batch
         start = 0
         for kind, count in graph.pair_kinds:
             part = slice(start, start + count)
@@ -228,12 +222,13 @@ def _join_pairs(
     kinds = sorted(pieces)
     flat = [piece for kind in kinds for piece in pieces[kind]]
     if not flat:
-        return {"pairs": graphs[0].pairs, "pair_message": graphs[0].pair_message, "pair_kinds": ()}
-    return {
-        "pairs": _join([p[0] for p in flat], [p[2] for p in flat]),
-        "pair_message": torch.cat([p[1] for p in flat]),
-        "pair_kinds": tuple((kind, sum(len(p[0]) for p in pieces[kind])) for kind in kinds),
-    }
+        return replace(batch, pairs=graphs[0].pairs, pair_message=graphs[0].pair_message)
+    return replace(
+        batch,
+        pairs=_join([p[0] for p in flat], [p[2] for p in flat]),
+        pair_message=torch.cat([p[1] for p in flat]),
+        pair_kinds=tuple((kind, sum(len(p[0]) for p in pieces[kind])) for kind in kinds),
+    )
 
 
 def _slice(edges: EdgeSet, part: slice) -> EdgeSet:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -87,14 +87,10 @@ class DensityModel(SurrogateModel):
             self.functions[str(z)] = AtomBasis(element.n_functions)
 
     def _statistics(self, z: int) -> Standardisation:
-        module = self.statistics[str(z)]
-        assert isinstance(module, Standardisation)
-        return module
+        return cast(Standardisation, self.statistics[str(z)])
 
     def _functions(self, z: int) -> AtomBasis:
-        module = self.functions[str(z)]
-        assert isinstance(module, AtomBasis)
-        return module
+        return cast(AtomBasis, self.functions[str(z)])
 
     def fit_statistics(self, atom_rows: Mapping[int, Tensor]) -> None:
         """Take means and spreads from the labels of a training set."""
@@ -119,7 +115,7 @@ class DensityModel(SurrogateModel):
 
     def loss(self, batch: Any) -> Tensor:
         """Weighted mean square of the standardised errors."""
-        total, norm = batch.graph.messages.lengths.new_zeros(()), 0.0
+        total = norm = batch.graph.messages.lengths.new_zeros(())
         for (z, prediction), (_, rows) in zip(self(batch.graph), batch.atom_rows, strict=True):
             statistics = self._statistics(z)
             weights = statistics.scale.to(prediction) ** self.settings.loss_power
@@ -163,8 +159,7 @@ class DensityModel(SurrogateModel):
         parts: dict[int, NDArray[np.float64]] = {}
         for z, prediction in self(graph):
             restored = self._statistics(z).restore(prediction).cpu().numpy()
-            for atom, row in zip(graph.atoms_by_element[z].tolist(), restored, strict=True):
-                parts[atom] = row
+            parts.update(zip(graph.atoms_by_element[z].tolist(), restored, strict=True))
         results = []
         first = 0
         for structure in structures:

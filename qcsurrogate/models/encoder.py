@@ -17,6 +17,7 @@ from qcsurrogate.nn.node import GatedBlock
 from qcsurrogate.nn.norm import EquivariantRMSNorm
 from qcsurrogate.nn.radial import RadialBasis, smooth_cutoff
 from qcsurrogate.nn.rotation import BondRotation
+from qcsurrogate.nn.scatter import scatter_sum
 
 CONVOLUTIONS: dict[str, type[SO2Convolution] | type[TensorProductConvolution]] = {
     "so2": SO2Convolution,
@@ -50,7 +51,7 @@ class Layer(nn.Module):
     def forward(self, nodes: Tensor, edge_features: Tensor | None, edges: Edges) -> tuple[Tensor, Tensor]:
         """(n_atoms, row, channels), (n_edges, row, edge_channels) in bond frames; the same out."""
         messages, update = self.convolution(self.message_norm(nodes), edge_features, edges)
-        total = torch.zeros_like(nodes).index_add(0, edges.target, messages) * self.scale
+        total = scatter_sum(messages, edges.target, len(nodes)) * self.scale
         nodes = nodes + self.linear(total)
         nodes = nodes + self.update(self.update_norm(nodes))
         return nodes, update if edge_features is None else edge_features + update
@@ -64,6 +65,10 @@ class Encoder(nn.Module):
         layout: irreps of the features.
         settings: sizes.
     """
+
+    element_index: Tensor
+    bond_harmonics: Tensor
+    harmonic_norm: Tensor
 
     def __init__(self, elements: Sequence[int], layout: FeatureLayout, settings: EncoderSettings) -> None:
         super().__init__()
@@ -90,7 +95,8 @@ class Encoder(nn.Module):
         edge_features: Tensor | None = None
         for layer in self.layers:
             nodes, edge_features = layer(nodes, edge_features, edges)
-        assert edge_features is not None
+        if edge_features is None:
+            raise ValueError("an encoder needs at least one layer")
         return nodes, edge_features
 
     def _edges(self, messages: EdgeSet, elements: Tensor) -> Edges:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -48,6 +49,10 @@ def pair_cutoff(basis: BasisSet, threshold: float) -> float:
 class PairOrder(nn.Module):
     """Rows of a pair block: order of :class:`BlockLayout` <-> order by |m| of the SO(2) readout."""
 
+    index: Tensor
+    sign: Tensor
+    inverse: Tensor
+
     def __init__(self, layout: BlockLayout) -> None:
         super().__init__()
         channels = [layout.channels[c] for c in layout.row_channel.tolist()]
@@ -72,6 +77,8 @@ class PairOrder(nn.Module):
 class PairReadout(nn.Module):
     """Irreps of pair blocks from both atoms and the edge between them."""
 
+    row_m: Tensor
+
     def __init__(
         self,
         layout: FeatureLayout,
@@ -93,7 +100,9 @@ class PairReadout(nn.Module):
         self.into = ToHidden(order, encoder.edge_channels + 2 * encoder.channels, hidden, odd)
         self.gate = HiddenGate(hidden, odd, layout.l_max)
         self.out = nn.ModuleDict({_name(kind): FromHidden(o.order, 1, hidden, odd) for kind, o in orders.items()})
-        self.register_buffer("row_m", torch.tensor([(k + 1) // 2 for k in range(2 * layout.l_max + 1)]), persistent=False)
+        self.register_buffer(
+            "row_m", torch.tensor([(k + 1) // 2 for k in range(2 * layout.l_max + 1)]), persistent=False
+        )
 
     def forward(self, nodes: Tensor, edge_features: Tensor, graph: Graph, elements: Tensor) -> list[Tensor]:
         """For each kind of pair in the graph (n_pairs, n_rows), rows sorted by |m|."""
@@ -103,15 +112,16 @@ class PairReadout(nn.Module):
         rows = torch.bmm(self.rotation(pairs.wigner), ends)
         rows = torch.cat([self._edge_rows(edge_features, graph), rows], dim=2)
         radial = self.radial(pairs.lengths, elements[pairs.target], elements[pairs.source])
-        hidden, odd = scale_hidden(*self.into(rows), self.weights(radial), self.row_m)
-        hidden, odd = self.gate(hidden, odd)
+        hidden, odd = self.into(rows)
+        hidden, odd = self.gate(*scale_hidden(hidden, odd, self.weights(radial), self.row_m))
         counts = [count for _, count in graph.pair_kinds]
         parts = zip(graph.pair_kinds, hidden.split(counts), odd.split(counts), strict=True)
         return [self.out[_name(kind)](h, o).squeeze(2) for (kind, _), h, o in parts]
 
     def _edge_rows(self, edge_features: Tensor, graph: Graph) -> Tensor:
         """Edge features of the pairs; zero beyond the reach of messages."""
-        assert graph.pair_message is not None
+        if graph.pair_message is None:
+            raise ValueError("a Hamiltonian model needs a graph with pairs")
         normed = self.edge_norm(edge_features)
         if len(normed) == 0:
             return normed.new_zeros(len(graph.pair_message), *normed.shape[1:])
@@ -159,14 +169,10 @@ class HamiltonianModel(SurrogateModel):
             self.statistics[str(z)] = Standardisation(layout.n_rows)
 
     def _order(self, kind: PairKind) -> PairOrder:
-        module = self.orders[_name(kind)]
-        assert isinstance(module, PairOrder)
-        return module
+        return cast(PairOrder, self.orders[_name(kind)])
 
     def _statistics(self, name: str) -> Standardisation:
-        module = self.statistics[name]
-        assert isinstance(module, Standardisation)
-        return module
+        return cast(Standardisation, self.statistics[name])
 
     def fit_statistics(self, pair_rows: Mapping[PairKind, Tensor], atom_rows: Mapping[int, Tensor]) -> None:
         """Take means and spreads from the labels of a training set (Hartree)."""
@@ -193,7 +199,7 @@ class HamiltonianModel(SurrogateModel):
     def loss(self, batch: Any) -> Tensor:
         """Weighted mean square of the standardised errors; a matrix element counts once."""
         pairs, atoms = self(batch.graph)
-        total, norm = batch.graph.messages.lengths.new_zeros(()), 0.0
+        total = norm = batch.graph.messages.lengths.new_zeros(())
         for (kind, _), prediction, rows in zip(batch.graph.pair_kinds, pairs, batch.pair_rows, strict=True):
             statistics = self._statistics(_name(kind))
             target = statistics.standardise(self._order(kind).sorted(rows))
@@ -259,9 +265,7 @@ class HamiltonianModel(SurrogateModel):
         self.check_elements(structures)
         weight = self.encoder.embedding.weight
         graphs = [
-            build_graph(
-                s, l_max=self.features.l_max, message_cutoff=self.message_cutoff, pair_cutoff=self.pair_cutoff
-            )
+            build_graph(s, l_max=self.features.l_max, message_cutoff=self.message_cutoff, pair_cutoff=self.pair_cutoff)
             for s in structures
         ]
         exact = collate(graphs)
@@ -275,7 +279,7 @@ class HamiltonianModel(SurrogateModel):
                 self._to_pyscf_order(
                     whole[starts[a] : starts[b], starts[a] : starts[b]], exact.atomic_numbers[a:b].tolist()
                 )
-                for a, b in zip(bounds[:-1], bounds[1:], strict=True)
+                for a, b in itertools.pairwise(bounds)
             ]
         return [matrix for s in structures for matrix in self.delta_matrices([s])]
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from e3nn import o3
@@ -58,6 +60,8 @@ class Convolution(nn.Module, ABC):
 class SO2Convolution(Convolution):
     """Rotate both ends into the bond's frame, mix per |m|, gate, mix, rotate back."""
 
+    row_m: Tensor
+
     def __init__(
         self,
         layout: FeatureLayout,
@@ -77,14 +81,17 @@ class SO2Convolution(Convolution):
         self.radial = RadialWeights(n_radial, (layout.l_max + 1) * hidden + hidden_odd)
         self.gate = HiddenGate(hidden, hidden_odd, layout.l_max)
         self.out = FromHidden(order, channels + edge_channels, hidden, hidden_odd, gain=0.5)
-        self.register_buffer("row_m", torch.tensor([(k + 1) // 2 for k in range(2 * layout.l_max + 1)]), persistent=False)
+        self.register_buffer(
+            "row_m", torch.tensor([(k + 1) // 2 for k in range(2 * layout.l_max + 1)]), persistent=False
+        )
 
     def forward(self, nodes: Tensor, edge_features: Tensor | None, edges: Edges) -> tuple[Tensor, Tensor]:
         ends = torch.cat([nodes[edges.target], nodes[edges.source]], dim=2)
         rows = torch.bmm(edges.rotation, ends)
         if self.norm is not None and edge_features is not None:
             rows = torch.cat([rows, self.norm(edge_features)], dim=2)
-        hidden, odd = scale_hidden(*self.into(rows), self.radial(edges.radial), self.row_m)
+        hidden, odd = self.into(rows)
+        hidden, odd = scale_hidden(hidden, odd, self.radial(edges.radial), self.row_m)
         mixed = self.out(*self.gate(hidden, odd))
         messages = mixed[..., : self.channels] * edges.envelope
         return torch.bmm(edges.rotation.transpose(1, 2), messages), mixed[..., self.channels :]
@@ -92,9 +99,9 @@ class SO2Convolution(Convolution):
 
 def scale_hidden(hidden: Tensor, odd: Tensor, weights: Tensor, row_m: Tensor) -> tuple[Tensor, Tensor]:
     """Multiplies each |m| of a hidden form, and its odd scalars, by 1 + radial weights."""
-    n, _, width = hidden.shape
+    width = hidden.shape[2]
     even, odd_weights = weights.split([weights.shape[1] - odd.shape[1], odd.shape[1]], dim=1)
-    return hidden * (1.0 + even.view(n, -1, width)[:, row_m]), odd * (1.0 + odd_weights)
+    return hidden * (1.0 + even.unflatten(1, (-1, width))[:, row_m]), odd * (1.0 + odd_weights)
 
 
 class TensorProductConvolution(Convolution):
@@ -139,11 +146,28 @@ class TensorProductConvolution(Convolution):
 
     def _unflatten(self, flat: Tensor) -> Tensor:
         sizes = [(part.stop - part.start) * self.channels for part in self.layout.slices]
-        parts = [x.view(len(flat), self.channels, -1).transpose(1, 2) for x in flat.split(sizes, dim=1)]
+        parts = [x.unflatten(1, (self.channels, -1)).transpose(1, 2) for x in flat.split(sizes, dim=1)]
         return torch.cat(parts, dim=1)
 
 
-def _product(first: o3.Irreps, second: o3.Irreps, out: o3.Irreps, mode: str) -> o3.TensorProduct:
+class ExactTensorProduct(o3.TensorProduct):
+    """e3nn's tensor product, but with coupling coefficients exact in whatever type it is cast to.
+
+    e3nn stores them in float32 and only casts them, which limits equivariance in float64
+    to 1e-9.
+    """
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)
+        for module in self.modules():
+            for name, buffer in module._buffers.items():
+                if buffer is not None and name.startswith("_w3j_"):
+                    l1, l2, l3 = (int(part) for part in name.removeprefix("_w3j_").split("_"))
+                    buffer.copy_(o3.wigner_3j(l1, l2, l3, dtype=torch.float64))
+        return self
+
+
+def _product(first: o3.Irreps, second: o3.Irreps, out: o3.Irreps, mode: str) -> ExactTensorProduct:
     instructions = [
         (i, j, k, mode, True)
         for i, (_, a) in enumerate(first)
@@ -151,4 +175,4 @@ def _product(first: o3.Irreps, second: o3.Irreps, out: o3.Irreps, mode: str) -> 
         for k, (_, c) in enumerate(out)
         if c in a * b
     ]
-    return o3.TensorProduct(first, second, out, instructions, shared_weights=False, internal_weights=False)
+    return ExactTensorProduct(first, second, out, instructions, shared_weights=False, internal_weights=False)

@@ -20,6 +20,8 @@ class DegreeHead(nn.Module):
         outputs: (l, natural) of every irrep wanted; all must occur in the layout.
     """
 
+    order: Tensor
+
     def __init__(self, layout: FeatureLayout, channels: int, outputs: Sequence[tuple[int, bool]]) -> None:
         super().__init__()
         wanted = [[k for k, out in enumerate(outputs) if out == degree] for degree in layout.degrees]
@@ -35,7 +37,10 @@ class DegreeHead(nn.Module):
         for l, _ in outputs:
             starts.append(starts[-1] + 2 * l + 1)
         place = [
-            starts[k] + m for (l, _), ks in zip(layout.degrees, wanted, strict=True) for m in range(2 * l + 1) for k in ks
+            starts[k] + m
+            for (l, _), ks in zip(layout.degrees, wanted, strict=True)
+            for m in range(2 * l + 1)
+            for k in ks
         ]
         order = torch.empty(len(place), dtype=torch.long)
         order[torch.tensor(place, dtype=torch.long)] = torch.arange(len(place))
@@ -43,10 +48,9 @@ class DegreeHead(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(n, row, channels) -> (n, sum of 2l+1)."""
-        n = len(features)
         values = []
         for (part, count), weight in zip(self.parts, self.weights, strict=True):
             if count:
                 value = features[:, part] @ weight
-                values.append((value + self.bias if part.start == 0 else value).reshape(n, -1))
+                values.append((value + self.bias if part.start == 0 else value).flatten(1))
         return torch.cat(values, dim=1)[:, self.order]

@@ -15,6 +15,8 @@ class GatedBlock(nn.Module):
     irreps_in: layout x channels_in; irreps_out: layout x channels_out.
     """
 
+    degree: Tensor
+
     def __init__(
         self, layout: FeatureLayout, channels_in: int, hidden: int, channels_out: int, gain: float = 1.0
     ) -> None:
@@ -29,5 +31,5 @@ class GatedBlock(nn.Module):
         """(n, row, channels_in) -> (n, row, channels_out)."""
         mixed = self.first(features)
         scalars = nn.functional.silu(mixed[:, :1])
-        gates = torch.sigmoid(self.gates(scalars.squeeze(1))).view(len(features), -1, self.hidden)
+        gates = torch.sigmoid(self.gates(scalars.squeeze(1))).unflatten(1, (-1, self.hidden))
         return self.second(torch.cat([scalars, mixed[:, 1:] * gates[:, self.degree]], dim=1))

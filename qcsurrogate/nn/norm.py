@@ -19,6 +19,9 @@ class EquivariantRMSNorm(nn.Module):
         bond_frame: whether rows come sorted by |m| (then the gains are, too).
     """
 
+    degree: Tensor
+    share: Tensor
+
     def __init__(self, layout: FeatureLayout, channels: int, *, bond_frame: bool = False) -> None:
         super().__init__()
         self.gain = nn.Parameter(torch.ones(len(layout.degrees), channels))

@@ -18,6 +18,8 @@ class RadialBasis(nn.Module):
         cutoff: bohr.
     """
 
+    centres: Tensor
+
     def __init__(self, n_elements: int, n_gaussians: int, cutoff: float) -> None:
         super().__init__()
         self.cutoff, self.n_elements = cutoff, n_elements

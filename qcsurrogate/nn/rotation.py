@@ -14,6 +14,10 @@ class BondRotation(nn.Module):
     Natural and pseudo irreps of one l share their Wigner matrix: frames are proper.
     """
 
+    source: Tensor
+    destination: Tensor
+    sign: Tensor
+
     def __init__(self, layout: FeatureLayout) -> None:
         super().__init__()
         self.n_rows = layout.n_rows

@@ -34,9 +34,9 @@ class ToHidden(nn.Module):
         """(n_edges, n_rows, channels) -> hidden (n_edges, 1 + 2 m_max, hidden), odd."""
         n = len(rows)
         even, odd, *halves = rows.split(self.sizes, dim=1)
-        parts = [(even.reshape(n, -1) @ self.even + self.bias).unsqueeze(1)]
-        parts += [half.reshape(n, 2, -1) @ weight for half, weight in zip(halves, self.halves, strict=True)]
-        odd_scalars = rows.new_zeros(n, 0) if self.odd is None else odd.reshape(n, -1) @ self.odd
+        parts = [(even.flatten(1) @ self.even + self.bias).unsqueeze(1)]
+        parts += [half.reshape(n, 2, len(weight)) @ weight for half, weight in zip(halves, self.halves, strict=True)]
+        odd_scalars = rows.new_zeros(n, 0) if self.odd is None else odd.flatten(1) @ self.odd
         return torch.cat(parts, dim=1), odd_scalars
 
 

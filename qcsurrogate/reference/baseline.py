@@ -92,9 +92,7 @@ def _shell_blocks(aux: Mole, n_ao: int, max_bytes: int = 200_000_000) -> list[tu
     return [(start, min(start + size, aux.nbas)) for start in range(0, aux.nbas, size)]
 
 
-def _exchange_correlation(
-    mol: Mole, structure: Structure, method: Method, atoms: FreeAtoms
-) -> NDArray[np.float64]:
+def _exchange_correlation(mol: Mole, structure: Structure, method: Method, atoms: FreeAtoms) -> NDArray[np.float64]:
     grids = dft.gen_grid.Grids(mol)
     grids.level = method.baseline_grid_level
     grids.build()

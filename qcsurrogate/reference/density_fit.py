@@ -107,10 +107,7 @@ def atom_orthonormal_transform(aux: Mole, metric: NDArray[np.float64]) -> NDArra
         shells = aux.atom_shell_ids(atom)
         for l in sorted({int(aux.bas_angular(s)) for s in shells}):
             first = [
-                starts[s] + c * (2 * l + 1)
-                for s in shells
-                if aux.bas_angular(s) == l
-                for c in range(aux.bas_nctr(s))
+                starts[s] + c * (2 * l + 1) for s in shells if aux.bas_angular(s) == l for c in range(aux.bas_nctr(s))
             ]
             index = np.asarray(first)
             block = metric[np.ix_(index, index)]

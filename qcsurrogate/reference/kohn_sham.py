@@ -89,9 +89,7 @@ def build_scf(mol: Mole, method: Method) -> Any:
     return scf
 
 
-def run_kohn_sham(
-    structure: Structure, method: Method, *, threads: int = 1, max_memory_mb: int = 4000
-) -> ConvergedSCF:
+def run_kohn_sham(structure: Structure, method: Method, *, threads: int = 1, max_memory_mb: int = 4000) -> ConvergedSCF:
     """Solve the Kohn-Sham equations, climbing :data:`LADDER` as far as needed.
 
     Raises:

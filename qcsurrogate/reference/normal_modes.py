@@ -85,7 +85,7 @@ def relax(structure: Structure, method: Method) -> Structure:
 class _KohnShamForces(Calculator):
     """Energy and forces of the reference method for ASE's optimisers."""
 
-    implemented_properties = ["energy", "forces"]
+    implemented_properties = ["energy", "forces"]  # noqa: RUF012  (declared so by ASE)
 
     def __init__(self, structure: Structure, method: Method) -> None:
         super().__init__()
@@ -98,6 +98,8 @@ class _KohnShamForces(Calculator):
         system_changes: Any = all_changes,
     ) -> None:
         super().calculate(atoms, properties, system_changes)
+        if self.atoms is None:
+            raise StructureError("asked for forces without atoms")
         scf = _converged(self.structure.moved(self.atoms.positions * BOHR_PER_ANGSTROM), self.method)
         gradient = scf.nuc_grad_method()
         gradient.grid_response = True

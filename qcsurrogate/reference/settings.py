@@ -33,9 +33,7 @@ class Method(BaseModel):
     ] = EvenTempered(even_tempered_beta=1.8)
     grid_level: Annotated[int, Field(ge=0, le=9, description="PySCF grid level of the SCF.")] = 3
     conv_tol: Annotated[float, Field(gt=0, le=1e-5, description="SCF energy threshold, Hartree.")] = 1e-10
-    conv_tol_grad: Annotated[
-        float, Field(gt=0, le=1e-3, description="SCF orbital-gradient threshold, Hartree.")
-    ] = 1e-6
+    conv_tol_grad: Annotated[float, Field(gt=0, le=1e-3, description="SCF orbital-gradient threshold, Hartree.")] = 1e-6
     max_cycle: Annotated[int, Field(ge=1, description="Cycles allowed to each step of the ladder.")] = 60
     baseline: Annotated[
         BaselineKind, Field(description="H0 stored beside H: from free atoms, from the minao guess, or none.")

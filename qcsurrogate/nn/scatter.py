@@ -1,0 +1,33 @@
+"""Sums over the edges of an atom."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+HAS_TORCH_SCATTER: Final = find_spec("torch_scatter") is not None
+"""Whether the optional package torch-scatter is installed (extra ``scatter``)."""
+
+_torch_scatter: Any = import_module("torch_scatter") if HAS_TORCH_SCATTER else None
+
+
+def scatter_sum(values: Tensor, index: Tensor, size: int, *, use_torch_scatter: bool = HAS_TORCH_SCATTER) -> Tensor:
+    """Sum rows that share an index.
+
+    Args:
+        values: (n, ...).
+        index: (n,) in 0..size-1.
+        size: rows of the result.
+        use_torch_scatter: torch-scatter where it is installed, else ``index_add``.
+
+    Returns:
+        (size, ...).
+    """
+    if use_torch_scatter:
+        summed: Tensor = _torch_scatter.scatter_sum(values, index, dim=0, dim_size=size)
+        return summed
+    return torch.zeros(size, *values.shape[1:], dtype=values.dtype, device=values.device).index_add(0, index, values)
