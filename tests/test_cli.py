@@ -13,65 +13,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from distributed import Client, LocalCluster
 
 from qcsurrogate import cli
-from qcsurrogate.generation import generate
-from qcsurrogate.store.spec import load_spec
+from tests.conftest import SHORT_TRAINING
 
-SPEC = """\
-name: tiny
-structures:
-  kind: displacement
-  equilibrium:
-    name: water
-    symbols: [O, H, H]
-    positions_angstrom: [[0, 0, 0.1173], [0, 0.7572, -0.4692], [0, -0.7572, -0.4692]]
-  sigma_angstrom: 0.05
-  count: 8
-method: {basis: sto-3g, grid_level: 0, baseline_grid_level: 0, auxiliary_basis: {even_tempered_beta: 2.5}}
-split: {kind: random, train: 4, validation: 2, test: 2}
-licence: CC0-1.0
-citation: nobody
-"""
-WATER = "3\n\nO 0 0 0.1173\nH 0 0.7572 -0.4692\nH 0 -0.7572 -0.4692\n"
-SHORT = ["--set", "training.steps=2", "--set", "training.validate_every=1"]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("cli")
-
-
-@pytest.fixture(scope="module")
-def spec(folder):
-    path = folder / "tiny.yaml"
-    path.write_text(SPEC)
-    return path
-
-
-@pytest.fixture(scope="module")
-def store(folder, spec):
-    options = {"n_workers": 1, "threads_per_worker": 1, "processes": False, "dashboard_address": ":0"}
-    with LocalCluster(**options) as cluster, Client(cluster) as client:
-        generate(load_spec(spec), folder / "store", client=client, quiet=True)
-    return folder / "store"
-
-
-@pytest.fixture(scope="module")
-def water(folder):
-    path = folder / "water.xyz"
-    path.write_text(WATER)
-    return path
-
-
-@pytest.fixture(scope="module")
-def models(folder, store):
-    runs = {}
-    for kind in ("hamiltonian", "density"):
-        runs[kind] = folder / kind
-        assert cli.main(["train", kind, str(store), "--out", str(runs[kind]), "--quiet", *SHORT]) == 0
-    return runs
+SHORT = [part for setting in SHORT_TRAINING for part in ("--set", setting)]
 
 
 @pytest.fixture
@@ -155,16 +101,16 @@ def test_unknown_options_are_refused(run, arguments, words):
     assert words in one_line_error(err)
 
 
-def test_generate_goes_on_with_a_finished_store(run, spec, store):
-    code, out, err = run("generate", spec, "--out", store, "--json", "--quiet")
+def test_generate_goes_on_with_a_finished_store(run, tiny_spec, tiny_store):
+    code, out, err = run("generate", tiny_spec, "--out", tiny_store, "--json", "--quiet")
     assert (code, err) == (0, "")
     data = json.loads(out)
     assert data["states"] == {"waiting": 0, "running": 0, "complete": 8, "error": 0}
     assert data["computed"] == 0
 
 
-def test_generate_refuses_another_spec_for_a_store(run, spec, store):
-    code, _, err = run("generate", spec, "--out", store, "--set", "method.xc=b3lyp")
+def test_generate_refuses_another_spec_for_a_store(run, tiny_spec, tiny_store):
+    code, _, err = run("generate", tiny_spec, "--out", tiny_store, "--set", "method.xc=b3lyp")
     assert code == 2
     assert "method.xc: 'pbe' -> 'b3lyp'" in err
 
@@ -182,26 +128,26 @@ def test_generate_refuses_another_spec_for_a_store(run, spec, store):
         (["rmd17_ethanol", "--set", "structures.path=nowhere.npz"], 3, "nowhere.npz"),
     ],
 )
-def test_generate_refuses_bad_specs(run, spec, tmp_path, arguments, code, words):
-    arguments = [spec if a == "SPEC" else a for a in arguments]
+def test_generate_refuses_bad_specs(run, tiny_spec, tmp_path, arguments, code, words):
+    arguments = [tiny_spec if a == "SPEC" else a for a in arguments]
     found, out, err = run("generate", *arguments, "--out", tmp_path / "store", "--quiet")
     assert (found, out) == (code, "")
     assert words in err
     assert "Traceback" not in err
 
 
-def test_generate_into_a_folder_that_cannot_be_made(run, spec, water):
-    code, _, err = run("generate", spec, "--out", water / "store", "--quiet")
+def test_generate_into_a_folder_that_cannot_be_made(run, tiny_spec, water_xyz):
+    code, _, err = run("generate", tiny_spec, "--out", water_xyz / "store", "--quiet")
     assert code == 5
     assert "cannot make the folder" in one_line_error(err)
 
 
-def test_status(run, store):
-    code, out, _ = run("status", store)
+def test_status(run, tiny_store):
+    code, out, _ = run("status", tiny_store)
     assert code == 0
     assert "8 structures" in out
     assert "train 4, validation 2, test 2" in out
-    code, out, err = run("status", store, "--json")
+    code, out, err = run("status", tiny_store, "--json")
     assert (code, err) == (0, "")
     data = json.loads(out)
     assert data["complete_by_split"] == {"train": 4, "validation": 2, "test": 2}
@@ -214,12 +160,12 @@ def test_status_of_no_store(run, tmp_path):
     assert "is no store" in one_line_error(err)
 
 
-def test_inspect(run, store, models):
+def test_inspect(run, tiny_store, tiny_runs):
     for path, kind in (
-        (store, "store"),
-        (store / "shards" / "shard_00000.h5", "shard"),
-        (models["density"], "density model"),
-        (models["hamiltonian"] / "model.safetensors", "hamiltonian model"),
+        (tiny_store, "store"),
+        (tiny_store / "shards" / "shard_00000.h5", "shard"),
+        (tiny_runs["density"], "density model"),
+        (tiny_runs["hamiltonian"] / "model.safetensors", "hamiltonian model"),
     ):
         code, out, err = run("inspect", path, "--json")
         assert (code, err) == (0, "")
@@ -229,27 +175,27 @@ def test_inspect(run, store, models):
         assert f"kind: {kind}" in out
 
 
-def test_inspect_shows_odd_labels_and_provenance(run, store, models):
-    records = json.loads(run("inspect", store, "--json")[1])["records"]
+def test_inspect_shows_odd_labels_and_provenance(run, tiny_store, tiny_runs):
+    records = json.loads(run("inspect", tiny_store, "--json")[1])["records"]
     assert records["count"] == 8
     assert records["converged_by"] == {"DIIS": 8}
     assert records["energy_hartree"]["min"] < -75.0
     assert records["energy_hartree"]["max_of"].startswith("water")
-    data = json.loads(run("inspect", models["density"], "--json")[1])
+    data = json.loads(run("inspect", tiny_runs["density"], "--json")[1])
     assert data["citation"] == "nobody"
     assert data["parameters"] > 0
     assert data["training"]["config"]["training"]["steps"] == 2
 
 
-def test_inspect_refuses_damage_and_other_files(run, store, models, water, tmp_path):
+def test_inspect_refuses_damage_and_other_files(run, tiny_store, tiny_runs, water_xyz, tmp_path):
     damaged = tmp_path / "model.safetensors"
-    damaged.write_bytes((models["density"] / "model.safetensors").read_bytes()[:-100])
+    damaged.write_bytes((tiny_runs["density"] / "model.safetensors").read_bytes()[:-100])
     alone = tmp_path / "alone.h5"
-    alone.write_bytes((store / "shards" / "shard_00000.h5").read_bytes())
+    alone.write_bytes((tiny_store / "shards" / "shard_00000.h5").read_bytes())
     for path, code, words in (
         (damaged, 6, "cannot use the model file"),
         (alone, 5, "does not lie in a store"),
-        (water, 2, "got something else"),
+        (water_xyz, 2, "got something else"),
         (tmp_path / "nowhere", 2, "a path where nothing is"),
     ):
         found, out, err = run("inspect", path)
@@ -257,8 +203,8 @@ def test_inspect_refuses_damage_and_other_files(run, store, models, water, tmp_p
         assert words in one_line_error(err)
 
 
-def test_train_goes_on_and_reports(run, store, models):
-    code, out, _ = run("train", "density", store, "--out", models["density"], "--json", "--quiet", *SHORT)
+def test_train_goes_on_and_reports(run, tiny_store, tiny_runs):
+    code, out, _ = run("train", "density", tiny_store, "--out", tiny_runs["density"], "--json", "--quiet", *SHORT)
     assert code == 0
     data = json.loads(out)
     assert data["finished"]
@@ -277,39 +223,43 @@ def test_train_goes_on_and_reports(run, store, models):
         (["training.steps=3"], 8, "training.steps: 2 -> 3"),
     ],
 )
-def test_train_refuses_bad_or_changed_settings(run, store, models, settings, code, words):
+def test_train_refuses_bad_or_changed_settings(run, tiny_store, tiny_runs, settings, code, words):
     chosen = [part for setting in settings for part in ("--set", setting)]
-    found, _, err = run("train", "hamiltonian", store, "--out", models["hamiltonian"], "--quiet", *SHORT, *chosen)
+    found, _, err = run(
+        "train", "hamiltonian", tiny_store, "--out", tiny_runs["hamiltonian"], "--quiet", *SHORT, *chosen
+    )
     assert found == code
     assert words in err
     assert "Traceback" not in err
 
 
-def test_train_without_a_store_or_a_config(run, store, tmp_path):
+def test_train_without_a_store_or_a_config(run, tiny_store, tmp_path):
     code, _, err = run("train", "density", tmp_path / "nowhere", "--out", tmp_path / "run")
     assert code == 5
     assert "cannot find the store" in one_line_error(err)
-    code, _, err = run("train", "density", store, "--out", tmp_path / "run", "--config", tmp_path / "no.yaml")
+    code, _, err = run("train", "density", tiny_store, "--out", tmp_path / "run", "--config", tmp_path / "no.yaml")
     assert code == 2
     assert "cannot find the file" in one_line_error(err)
 
 
-def test_predict_hamiltonians(run, models, water, tmp_path):
-    code, out, err = run("predict", models["hamiltonian"], water, "--out", tmp_path / "out.npz", "--json")
+def test_predict_hamiltonians(run, tiny_runs, water_xyz, tmp_path):
+    code, out, err = run("predict", tiny_runs["hamiltonian"], water_xyz, "--out", tmp_path / "out.npz", "--json")
     assert (code, err) == (0, "")
     entry = json.loads(out)["structures"][0]
     with np.load(tmp_path / "out.npz", allow_pickle=False) as file:
         assert file["000000/hamiltonian"].shape == (7, 7)
         np.testing.assert_allclose(file["000000/dipole"], entry["dipole"])
-    code, out, err = run("predict", models["hamiltonian"], water, "--out", tmp_path / "out.npz")
+    code, out, err = run("predict", tiny_runs["hamiltonian"], water_xyz, "--out", tmp_path / "out.npz")
     assert code == 0
     assert "gap" in out
     assert "wrote" in err
 
 
-def test_predict_densities_with_cubes(run, models, water, tmp_path):
+def test_predict_densities_with_cubes(run, tiny_runs, water_xyz, tmp_path):
     arguments = ["--cube", "density", "--resolution", "1.0", "--margin", "2", "--json", "--quiet"]
-    code, out, err = run("predict", models["density"], water, water, "--out", tmp_path / "out.h5", *arguments)
+    code, out, err = run(
+        "predict", tiny_runs["density"], water_xyz, water_xyz, "--out", tmp_path / "out.h5", *arguments
+    )
     assert (code, err) == (0, "")
     data = json.loads(out)
     assert [Path(path).name for path in data["cubes"]] == ["out_0_water.cube", "out_1_water.cube"]
@@ -329,44 +279,56 @@ def test_predict_densities_with_cubes(run, models, water, tmp_path):
         ("1\n\nNe 0 0 0\n", 7, "trained on H, O only"),
     ],
 )
-def test_predict_refuses_bad_structures(run, models, tmp_path, text, code, words):
+def test_predict_refuses_bad_structures(run, tiny_runs, tmp_path, text, code, words):
     bad = tmp_path / "bad.xyz"
     bad.write_text(text)
-    found, out, err = run("predict", models["hamiltonian"], bad, "--out", tmp_path / "out.npz")
+    found, out, err = run("predict", tiny_runs["hamiltonian"], bad, "--out", tmp_path / "out.npz")
     assert (found, out) == (code, "")
     assert words in one_line_error(err)
     assert not (tmp_path / "out.npz").exists()
 
 
-def test_predict_refuses_bad_files_and_options(run, models, water, tmp_path):
+def test_predict_refuses_bad_files_and_options(run, tiny_runs, water_xyz, tmp_path):
     for arguments, code, words in (
-        ([models["density"], tmp_path / "no.xyz", "--out", tmp_path / "o.npz"], 3, "cannot find the structure file"),
-        ([tmp_path / "no", water, "--out", tmp_path / "o.npz"], 6, "cannot find the model file"),
-        ([tmp_path, water, "--out", tmp_path / "o.npz"], 6, "holds no model.safetensors"),
-        ([models["density"], water, "--out", tmp_path / "o.txt"], 2, "expected the ending .npz or .h5"),
-        ([models["density"], water, "--out", tmp_path / "no" / "o.npz"], 9, "cannot write the predictions"),
-        ([models["hamiltonian"], water, "--out", tmp_path / "o.npz", "--cube", "density"], 2, "needs a density model"),
-        ([models["density"], water, "--out", tmp_path / "o.npz", "--device", "abacus"], 2, "cannot use the device"),
+        ([tiny_runs["density"], tmp_path / "no.xyz", "--out", tmp_path / "o.npz"], 3, "cannot find the structure file"),
+        ([tmp_path / "no", water_xyz, "--out", tmp_path / "o.npz"], 6, "cannot find the model file"),
+        ([tmp_path, water_xyz, "--out", tmp_path / "o.npz"], 6, "holds no model.safetensors"),
+        ([tiny_runs["density"], water_xyz, "--out", tmp_path / "o.txt"], 2, "expected the ending .npz or .h5"),
+        ([tiny_runs["density"], water_xyz, "--out", tmp_path / "no" / "o.npz"], 9, "cannot write the predictions"),
+        (
+            [tiny_runs["hamiltonian"], water_xyz, "--out", tmp_path / "o.npz", "--cube", "density"],
+            2,
+            "needs a density model",
+        ),
+        (
+            [tiny_runs["density"], water_xyz, "--out", tmp_path / "o.npz", "--device", "abacus"],
+            2,
+            "cannot use the device",
+        ),
     ):
         found, out, err = run("predict", *arguments)
         assert (found, out) == (code, ""), err
         assert words in one_line_error(err)
 
 
-def test_compare(run, models, store, tmp_path):
-    arguments = ["--data", store, "--out", tmp_path / "report", "--scf-molecules", "1", "--density-molecules", "1"]
-    code, out, err = run("compare", *models.values(), *arguments, "--json", "--quiet")
+def test_compare(run, tiny_runs, tiny_store, tmp_path):
+    arguments = ["--data", tiny_store, "--out", tmp_path / "report", "--scf-molecules", "1", "--density-molecules", "1"]
+    code, out, err = run("compare", *tiny_runs.values(), *arguments, "--json", "--quiet")
     assert (code, err) == (0, "")
     assert json.loads(out)["data"]["compared"] == 2
     assert (tmp_path / "report" / "report.html").is_file()
     assert json.loads((tmp_path / "report" / "metrics.json").read_text()) == json.loads(out)
 
 
-def test_compare_refuses(run, models, store, tmp_path):
+def test_compare_refuses(run, tiny_runs, tiny_store, tmp_path):
     for arguments, code, words in (
-        ([models["density"], "--data", store, "--out", tmp_path / "r", "--split", "tset"], 2, "did you mean 'test'?"),
-        ([models["density"], "--data", tmp_path, "--out", tmp_path / "r"], 5, "is no store"),
-        ([tmp_path / "no", "--data", store, "--out", tmp_path / "r"], 6, "cannot find the model file"),
+        (
+            [tiny_runs["density"], "--data", tiny_store, "--out", tmp_path / "r", "--split", "tset"],
+            2,
+            "did you mean 'test'?",
+        ),
+        ([tiny_runs["density"], "--data", tmp_path, "--out", tmp_path / "r"], 5, "is no store"),
+        ([tmp_path / "no", "--data", tiny_store, "--out", tmp_path / "r"], 6, "cannot find the model file"),
     ):
         found, out, err = run("compare", *arguments, "--quiet")
         assert (found, out) == (code, ""), err
@@ -390,12 +352,12 @@ def test_tracebacks_are_shown_on_request(run, monkeypatch, tmp_path):
         run("status", tmp_path)
 
 
-def test_ctrl_c_ends_with_130(run, monkeypatch, store):
+def test_ctrl_c_ends_with_130(run, monkeypatch, tiny_store):
     def interrupted(path):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("qcsurrogate.inspection.status", interrupted)
-    code, out, err = run("status", store)
+    code, out, err = run("status", tiny_store)
     assert (code, out) == (130, "")
     assert "interrupted" in err
 

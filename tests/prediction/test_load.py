@@ -1,0 +1,66 @@
+"""Trained models from files: batches, exactness, and files that cannot be loaded."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import qcsurrogate
+from qcsurrogate.errors import ModelFileError, SpecError
+from qcsurrogate.prediction.surrogate import DensitySurrogate, HamiltonianSurrogate
+from tests.prediction.exact import HYDROGEN, STRETCHED, WATER
+
+MOLECULES = [WATER, HYDROGEN, STRETCHED]
+
+
+def test_a_file_and_its_folder_are_the_same(tiny_runs):
+    by_folder = qcsurrogate.load(tiny_runs["hamiltonian"])
+    by_file = qcsurrogate.load(str(tiny_runs["hamiltonian"] / "model.safetensors"))
+    assert isinstance(by_folder, HamiltonianSurrogate)
+    assert repr(by_folder) == "<HamiltonianSurrogate for H, O: pbe/sto-3g>"
+    one, other = (surrogate.predict(WATER) for surrogate in (by_folder, by_file))
+    np.testing.assert_array_equal(one.hamiltonian, other.hamiltonian)
+
+
+def test_hamiltonians_are_symmetric_and_do_not_depend_on_the_batch(tiny_runs):
+    surrogate = qcsurrogate.load(tiny_runs["hamiltonian"])
+    together = surrogate.predict(MOLECULES)
+    for prediction, molecule in zip(together, MOLECULES, strict=True):
+        assert np.array_equal(prediction.hamiltonian, prediction.hamiltonian.T)
+        np.testing.assert_allclose(prediction.hamiltonian, surrogate.predict(molecule).hamiltonian, atol=1e-6)
+
+
+def test_densities_hold_their_electrons_and_do_not_depend_on_the_batch(tiny_runs):
+    surrogate = qcsurrogate.load(tiny_runs["density"])
+    assert isinstance(surrogate, DensitySurrogate)
+    together = surrogate.predict(MOLECULES)
+    for prediction, molecule in zip(together, MOLECULES, strict=True):
+        assert prediction.electron_count == pytest.approx(molecule.n_electrons, abs=1e-8)
+        alone = surrogate.predict(molecule)
+        np.testing.assert_allclose(prediction.dipole, alone.dipole, atol=1e-5)
+        np.testing.assert_allclose(prediction.density(WATER.positions), alone.density(WATER.positions), atol=1e-4)
+
+
+def test_results_do_not_carry_gradients_or_change(tiny_runs):
+    surrogate = qcsurrogate.load(tiny_runs["density"])
+    first, second = surrogate.predict(WATER), surrogate.predict(WATER)
+    assert isinstance(first.density_coefficients, np.ndarray)
+    np.testing.assert_array_equal(first.density_coefficients, second.density_coefficients)
+
+
+def test_files_that_cannot_be_loaded(tiny_runs, tmp_path):
+    with pytest.raises(ModelFileError, match=r"holds no model\.safetensors"):
+        qcsurrogate.load(tmp_path)
+    with pytest.raises(ModelFileError, match="cannot find the model file"):
+        qcsurrogate.load(tmp_path / "nowhere.safetensors")
+    (tmp_path / "text.safetensors").write_text("hello")
+    with pytest.raises(ModelFileError, match=r"text\.safetensors"):
+        qcsurrogate.load(tmp_path / "text.safetensors")
+    with pytest.raises(SpecError, match="cannot use the device 'abacus'"):
+        qcsurrogate.load(tiny_runs["density"], device="abacus")
+
+
+def test_the_package_offers_load_and_a_version():
+    assert {"load", "__version__"} <= set(dir(qcsurrogate))
+    with pytest.raises(AttributeError, match="no attribute 'lod'"):
+        _ = qcsurrogate.lod
