@@ -19,6 +19,9 @@ from qcsurrogate.reference.settings import Method
 from qcsurrogate.store.store import Store
 from qcsurrogate.structures import Structure
 
+HOSTILE_NAME = '<script>alert("&x")</script><img src=x> $\\frac{1$'
+"""What a file may call a molecule: markup, and broken mathematics for matplotlib."""
+
 Array = NDArray[np.float64]
 Change = Callable[[ReferenceRecord], Array]
 """What a known model adds to the right answer."""

@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from pyscf import dft
+from scipy.stats import ortho_group, spearmanr
+
+from qcsurrogate.compare import metrics
+from qcsurrogate.compare.statistics import summarise
+from qcsurrogate.conventions import block_diagonal_wigner, inverse_order
+from qcsurrogate.reference.kohn_sham import run_kohn_sham
+from qcsurrogate.reference.settings import Method
+from tests.molecules import WATER, random_orthogonal
+
+METHOD = Method(basis="def2-svp", grid_level=1)
+N_OCCUPIED = 5
+
+
+@pytest.fixture(scope="module")
+def scf():
+    return run_kohn_sham(WATER, METHOD)
+
+
+@pytest.fixture(scope="module")
+def orbitals(scf):
+    return metrics.solve_orbitals(scf.hamiltonian, scf.overlap)
+
+
+def test_summary_of_known_values():
+    summary = summarise([1.0, 2.0, 3.0, 4.0, 10.0], "hartree")
+    assert (summary.count, summary.mean, summary.median, summary.max) == (5, 4.0, 3.0, 10.0)
+    assert summary.p95 == pytest.approx(np.percentile([1, 2, 3, 4, 10], 95))
+
+
+@pytest.mark.parametrize("values", [[], [1.0, np.nan], [np.inf]])
+def test_summary_refuses_what_has_no_mean(values):
+    with pytest.raises(ValueError, match="finite"):
+        summarise(values, "hartree")
+
+
+def test_matrix_error_of_a_known_perturbation():
+    reference = np.zeros((4, 4))
+    predicted = reference.copy()
+    predicted[0, 1] = predicted[1, 0] = -0.3
+    error = metrics.matrix_error(predicted, reference, n_electrons=2)
+    assert error.mae == pytest.approx(0.6 / 16)
+    assert error.largest == 0.3
+    assert error.rms_per_electron == pytest.approx(0.3)  # sqrt((0.09 + 0.09) / 2)
+
+
+def test_rms_per_electron_is_not_diluted_by_a_distant_copy():
+    error = np.diag([0.1, 0.2])
+    one = metrics.matrix_error(error, np.zeros((2, 2)), 2)
+    two = metrics.matrix_error(np.kron(np.eye(2), error), np.zeros((4, 4)), 4)
+    assert two.rms_per_electron == pytest.approx(one.rms_per_electron)
+    assert two.mae == pytest.approx(one.mae / 2)
+
+
+def test_block_means_are_means_of_blocks():
+    matrix = np.random.default_rng(0).normal(size=(7, 7))
+    offsets = [0, 1, 4, 7]
+    means = metrics.block_means(matrix, offsets)
+    for i in range(3):
+        for j in range(3):
+            block = matrix[offsets[i] : offsets[i + 1], offsets[j] : offsets[j + 1]]
+            assert means[i, j] == pytest.approx(block.mean())
+
+
+def test_orbitals_are_those_of_the_scf(scf, orbitals):
+    assert orbitals[0] == pytest.approx(scf.mo_energy, abs=1e-9)
+
+
+def test_density_matrix_of_the_orbitals_is_that_of_the_scf(scf, orbitals):
+    assert metrics.closed_shell_density_matrix(orbitals[1], N_OCCUPIED) == pytest.approx(scf.density_matrix, abs=1e-5)
+
+
+def test_orbital_errors_of_shifted_levels():
+    reference = np.array([-20.0, -1.0, -0.5, 0.1, 0.3])
+    error = metrics.orbital_error(reference + np.array([0.0, 0.1, -0.2, 0.3, 9.0]), reference, 3)
+    assert error.occupied_mae == pytest.approx(0.1)
+    assert (error.homo, error.lumo, error.gap) == pytest.approx((0.2, 0.3, 0.5))
+
+
+def test_no_lumo_in_a_full_basis():
+    error = metrics.orbital_error(np.array([-1.0]), np.array([-1.1]), 1)
+    assert (error.lumo, error.gap) == (None, None)
+
+
+def test_subspace_ignores_rotations_among_occupied_orbitals(scf, orbitals):
+    mixed = orbitals[1].copy()
+    mixed[:, :N_OCCUPIED] @= ortho_group.rvs(N_OCCUPIED, random_state=0)
+    assert metrics.occupied_subspace_defect(orbitals[1], mixed, scf.overlap, N_OCCUPIED) < 1e-14
+    assert metrics.orbital_cosine_defects(orbitals[1], mixed, scf.overlap, N_OCCUPIED).max() > 0.1
+
+
+@pytest.mark.parametrize("angle", [1e-6, 1e-3, 0.4, np.pi / 2])
+def test_subspace_defect_of_a_known_rotation_into_the_lumo(scf, orbitals, angle):
+    turned = orbitals[1].copy()
+    homo, lumo = orbitals[1][:, N_OCCUPIED - 1], orbitals[1][:, N_OCCUPIED]
+    turned[:, N_OCCUPIED - 1] = np.cos(angle) * homo + np.sin(angle) * lumo
+    defect = metrics.occupied_subspace_defect(orbitals[1], turned, scf.overlap, N_OCCUPIED)
+    assert defect == pytest.approx(np.sin(angle) ** 2 / N_OCCUPIED, rel=1e-6)
+
+
+def test_subspace_defect_is_its_textbook_formula(scf, orbitals):
+    rng = np.random.default_rng(1)
+    noise = rng.normal(scale=0.05, size=scf.hamiltonian.shape)
+    _, predicted = metrics.solve_orbitals(scf.hamiltonian + noise + noise.T, scf.overlap)
+    product = orbitals[1][:, :N_OCCUPIED].T @ scf.overlap @ predicted[:, :N_OCCUPIED]
+    textbook = 1.0 - np.linalg.norm(product) ** 2 / N_OCCUPIED
+    defect = metrics.occupied_subspace_defect(orbitals[1], predicted, scf.overlap, N_OCCUPIED)
+    assert defect == pytest.approx(textbook, abs=1e-12)
+
+
+@pytest.mark.parametrize("improper", [False, True])
+def test_subspace_defect_does_not_depend_on_the_frame(scf, improper):
+    basis = METHOD.orbital_basis(WATER.atomic_numbers)
+    momenta = [l for z in WATER.atomic_numbers for l in basis[z].angular_momenta]
+    order = basis.internal_order(WATER.atomic_numbers)
+    rotation = torch.from_numpy(random_orthogonal(3, improper=improper))
+    wigner = block_diagonal_wigner(momenta, rotation).numpy()
+    back = inverse_order(order)
+    turn = wigner[np.ix_(back, back)]
+    rng = np.random.default_rng(2)
+    noise = rng.normal(scale=0.02, size=scf.hamiltonian.shape)
+    matrices = (scf.hamiltonian, scf.hamiltonian + noise + noise.T, scf.overlap)
+
+    def defect(reference, predicted, overlap):
+        first, second = (metrics.solve_orbitals(h, overlap)[1] for h in (reference, predicted))
+        return metrics.occupied_subspace_defect(first, second, overlap, N_OCCUPIED)
+
+    assert defect(*(turn @ m @ turn.T for m in matrices)) == pytest.approx(defect(*matrices), rel=1e-9)
+
+
+def test_commutator_vanishes_at_convergence_and_not_before(scf):
+    assert metrics.commutator_norm(scf.hamiltonian, scf.density_matrix, scf.overlap) < 1e-4
+    guess = dft.RKS(scf.mol).get_init_guess(key="minao")
+    product = scf.hamiltonian @ guess @ scf.overlap
+    expected = np.linalg.norm(product - scf.overlap @ guess @ scf.hamiltonian)
+    assert metrics.commutator_norm(scf.hamiltonian, guess, scf.overlap) == pytest.approx(expected)
+    assert expected > 0.1
+
+
+def test_rank_correlation_is_spearmans():
+    rng = np.random.default_rng(3)
+    first, second = rng.normal(size=20).tolist(), rng.integers(0, 5, size=20).astype(float).tolist()
+    assert metrics.rank_correlation(first, second) == pytest.approx(spearmanr(first, second).statistic)
+
+
+@pytest.mark.parametrize(("first", "second"), [([1.0, 2.0], [1.0, 2.0]), ([1.0] * 4, [1.0, 2.0, 3.0, 4.0])])
+def test_no_rank_correlation_of_too_little(first, second):
+    assert metrics.rank_correlation(first, second) is None
