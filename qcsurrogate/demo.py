@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +17,10 @@ from qcsurrogate.store.spec import load_spec
 from qcsurrogate.units import MICROHARTREE_PER_HARTREE
 
 SPEC = "water_demo"
-OVERRIDES: Mapping[str, tuple[str, ...]] = {"hamiltonian": (), "density": ()}
+OVERRIDES: Mapping[str, tuple[str, ...]] = {
+    "hamiltonian": ("training.steps=1500", "training.validate_every=100"),
+    "density": ("training.steps=1000", "training.validate_every=100"),
+}
 """Training settings of each model that differ from the defaults."""
 
 
@@ -59,20 +63,29 @@ def demo(out: str | Path, *, spec: str | Path = SPEC, quiet: bool = False) -> De
     """
     start = time.perf_counter()
     out = Path(out)
-    summary = generate(load_spec(spec), out / "store", quiet=quiet)
+    loaded = load_spec(spec)
+    _announce(f"1/4 references of {loaded.name} in {out / 'store'}", quiet)
+    summary = generate(loaded, out / "store", quiet=quiet)
     if summary.failures:
         first = summary.failures[0]
         raise StoreError(
             f"{len(summary.failures)} references of the demo failed, expected none; the first: {first.message}; "
             f"see `qcsurrogate status {out / 'store'}`"
         )
-    for kind, overrides in OVERRIDES.items():
+    for number, (kind, overrides) in enumerate(OVERRIDES.items(), start=2):
+        _announce(f"{number}/4 {kind} model in {out / kind}", quiet)
         train_surrogate(kind, out / "store", out / kind, overrides=overrides, quiet=quiet)
+    _announce(f"4/4 comparison in {out / 'report'}", quiet)
     result = compare([out / kind for kind in OVERRIDES], out / "store", out / "report", quiet=quiet)
     report = out / "report"
     return DemoResult(
         demo_targets(result), report / REPORT_FILE_NAME, report / METRICS_FILE_NAME, time.perf_counter() - start
     )
+
+
+def _announce(text: str, quiet: bool) -> None:
+    if not quiet:
+        print(text, file=sys.stderr, flush=True)
 
 
 def demo_targets(comparison: Mapping[str, Any]) -> tuple[Target, ...]:
