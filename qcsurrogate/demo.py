@@ -18,7 +18,7 @@ from qcsurrogate.units import MICROHARTREE_PER_HARTREE
 
 SPEC = "water_demo"
 OVERRIDES: Mapping[str, tuple[str, ...]] = {
-    "hamiltonian": ("training.steps=1500", "training.validate_every=100"),
+    "hamiltonian": ("training.steps=1200", "training.validate_every=100"),
     "density": ("training.steps=1000", "training.validate_every=100"),
 }
 """Training settings of each model that differ from the defaults."""

@@ -15,6 +15,9 @@ import numpy as np
 import pytest
 
 from qcsurrogate import cli
+from qcsurrogate.demo import DemoResult, Target
+from qcsurrogate.generation import GenerationSummary
+from qcsurrogate.store.folder import Failure
 from tests.conftest import SHORT_TRAINING
 
 SHORT = [part for setting in SHORT_TRAINING for part in ("--set", setting)]
@@ -367,3 +370,40 @@ def test_a_closed_pipe_is_no_traceback():
         process.stdout.close()
         assert process.stderr.read() == ""
     assert process.returncode in (141, -signal.SIGPIPE)
+
+
+def test_failed_structures_are_told_and_do_not_fail_the_command(run, tiny_spec, tmp_path, monkeypatch):
+    failure = Failure("key", "water_3", "ConvergenceError", "SCF for 'water_3' did not converge", 1)
+
+    def summary(complete):
+        counts = {"waiting": 0, "running": 0, "complete": complete, "error": 1}
+        return GenerationSummary(tmp_path, counts, complete, (failure,), 1.0)
+
+    monkeypatch.setattr("qcsurrogate.generation.generate", lambda *_, **__: summary(7))
+    code, out, err = run("generate", tiny_spec, "--out", tmp_path)
+    assert code == 0
+    assert "7 complete, 1 error" in out
+    assert "1 structures failed; the first: SCF for 'water_3' did not converge" in err
+    monkeypatch.setattr("qcsurrogate.generation.generate", lambda *_, **__: summary(0))
+    assert run("generate", tiny_spec, "--out", tmp_path, "--quiet")[0] == 4
+
+
+def test_training_into_a_place_that_cannot_be_written(run, tiny_store, water_xyz):
+    code, _, err = run("train", "density", tiny_store, "--out", water_xyz / "run", "--quiet", *SHORT)
+    assert code == 8
+    assert "cannot make the folder" in one_line_error(err)
+
+
+@pytest.mark.parametrize(("value", "code", "mark"), [(4.0, 0, "PASS"), (40.0, 1, "FAIL")])
+def test_the_demo_ends_with_its_verdict(run, tmp_path, monkeypatch, value, code, mark):
+    targets = (Target("Hamiltonian MAE", value, 20.0, "uEh"), Target("cycles", 0.4, 0.5, ""))
+    result = DemoResult(targets, tmp_path / "report.html", tmp_path / "metrics.json", 60.0)
+    monkeypatch.setattr("qcsurrogate.demo.demo", lambda out, quiet: result)
+    found, out, _ = run("demo", "--out", tmp_path)
+    assert found == code
+    lines = out.splitlines()
+    assert lines[0].split() == [mark, "Hamiltonian", "MAE", f"{value:.3f}", "uEh", "(target:", "<=", "20)"]
+    assert lines[-1] == f"report: {tmp_path / 'report.html'}"
+    found, out, _ = run("demo", "--out", tmp_path, "--json")
+    assert found == code
+    assert [target["passed"] for target in json.loads(out)["targets"]] == [mark == "PASS", True]
