@@ -242,7 +242,7 @@ class StoreFolder:
         """The state of every structure, in planned order."""
         states: dict[str, State] = dict.fromkeys(plan.keys, "waiting")
         failed = {p.stem for p in self.errors.glob("*.json")}
-        running = {p.name for p in self.running.iterdir()} if is_locked(self.lock_file) else set()
+        running = {p.name for p in self.running.glob("*")} if is_locked(self.lock_file) else set()
         complete = self.pending_keys(plan).union(*(m.keys for m in self.manifests()))
         found: tuple[tuple[State, set[str]], ...] = (("error", failed), ("running", running), ("complete", complete))
         for state, keys in found:
@@ -289,11 +289,12 @@ class StoreFolder:
 
     def failures(self, plan: Plan) -> list[Failure]:
         """All structures in the state ``error``, in planned order."""
-        return [
-            self.failure(self.error_file(key), plan.structures[plan.index[key]].name)
-            for key, state in self.states(plan).items()
-            if state == "error"
-        ]
+        failures = []
+        for key, state in self.states(plan).items():
+            path = self.error_file(key)
+            if state == "error" and path.is_file():  # another process may just have cured it
+                failures.append(self.failure(path, plan.structures[plan.index[key]].name))
+        return failures
 
     def write_shard(self, keys: Iterable[str], plan: Plan, spec: DataSpec) -> Path:
         """Move pending records into a shard of their own.
@@ -329,7 +330,7 @@ class StoreFolder:
         for folder in (self.path, *self.folders):
             for path in folder.glob(f"*{TEMPORARY_SUFFIX}"):
                 remove_quietly(path)
-        for path in self.running.iterdir():
+        for path in self.running.glob("*"):
             remove_quietly(path)
         for key in in_shards:
             remove_quietly(self.pending_file(key))

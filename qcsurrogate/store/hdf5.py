@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 import os
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,7 +89,8 @@ def write_arrays(path: Path, arrays: Mapping[str, StoredArray]) -> str:
 
 
 def _image(arrays: Mapping[str, StoredArray]) -> bytes:
-    with h5py.File("memory", "w", driver="core", backing_store=False, libver=("v110", "v110")) as file:
+    name = uuid.uuid4().hex  # two threads may not write to files of one name, even in memory
+    with h5py.File(name, "w", driver="core", backing_store=False, libver=("v110", "v110")) as file:
         for name, array in arrays.items():
             values = np.ascontiguousarray(array.values)
             dataset = file.create_dataset(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from typing import Any
@@ -104,3 +105,8 @@ def not_finite(structure: Structure, *arguments: Any, **options: Any) -> Referen
     record = pretend(structure, *arguments, **options)
     record.hamiltonian[0, 0] = np.nan
     return record
+
+
+def full_scratch(structure: Structure, *arguments: Any, **options: Any) -> ReferenceRecord:
+    """A calculation that finds no room for its temporary files."""
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/scratch/tmp0")
