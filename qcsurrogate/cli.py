@@ -32,7 +32,7 @@ exit codes:
   7    a model asked about elements, a charge, a spin or a basis it was not trained on
   8    training that cannot start, resume or go on
   9    a result that cannot be written
-  130  stopped by Ctrl-C; the same command goes on where it can
+  130  stopped by Ctrl-C; generate, train and demo go on when they are started again
   141  whatever read the output closed it"""
 
 _INTERRUPTED, _PIPE_CLOSED = 130, 141
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _PIPE_CLOSED
     except KeyboardInterrupt:
-        _say("interrupted; the same command goes on where it stopped")
+        _say("interrupted; generate, train and demo go on when they are started again")
         return _INTERRUPTED
     except (QCSurrogateError, OSError) as error:
         if os.environ.get("QCSURROGATE_TRACEBACK"):
