@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 MAXIMUM_L = 12
 """More than any auxiliary basis has; a bound for bases that come from files."""
 
+MAXIMUM_FUNCTIONS = 2000
+"""Of one element; the same kind of bound."""
+
 _NAME = re.compile(r"[A-Za-z0-9 +*(),_@-]{1,80}")
 
 PrimitiveTable = tuple[tuple[float, ...], ...]
@@ -186,6 +189,12 @@ def _element(atomic_number: int, groups: Sequence[Sequence[Any]], name: str) -> 
         if not np.isfinite(table).all() or min(row[0] for row in table) <= 0:
             raise BasisError(f"basis '{name}': expected positive exponents and finite coefficients, got {rows}")
         shells.append(ShellGroup(l, table))
+    n_functions = sum((2 * shell.l + 1) * shell.n_contractions for shell in shells)
+    if not 0 < n_functions <= MAXIMUM_FUNCTIONS:
+        raise BasisError(
+            f"basis '{name}' has {n_functions} functions for {chemical_symbols[atomic_number]}; "
+            f"expected 1 to {MAXIMUM_FUNCTIONS}"
+        )
     shells.sort(key=lambda g: g.l)  # PySCF's own order (stable sort by l when a Mole is built)
     return ElementBasis(int(atomic_number), tuple(shells))
 

@@ -178,6 +178,8 @@ BROKEN = {
     "negative exponent": {"name": "x", "elements": {"H": [[0, [-1.0, 1.0]]]}},
     "infinite exponent": {"name": "x", "elements": {"H": [[0, [float("inf"), 1.0]]]}},
     "NaN coefficient": {"name": "x", "elements": {"H": [[0, [1.0, float("nan")]]]}},
+    "no shells": {"name": "x", "elements": {"H": []}},
+    "too many shells": {"name": "x", "elements": {"H": [[0, [1.0, 1.0]]] * 2001}},
     "code": {"name": "x", "elements": {"H": "__import__('os')"}},
 }
 
