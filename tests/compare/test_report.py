@@ -1,0 +1,261 @@
+from __future__ import annotations
+
+import base64
+import re
+from html.parser import HTMLParser
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from qcsurrogate.compare import appendix, pictures
+from qcsurrogate.compare.breakdown import BlockErrors, shell_names
+from qcsurrogate.compare.report import _warnings, render_report
+from qcsurrogate.compare.run import compare_subjects
+from qcsurrogate.compare.schema import Failure
+from qcsurrogate.compare.showcase import Levels, Plane, PlaneDensities
+from qcsurrogate.compare.subjects import Curve
+from qcsurrogate.compare.text import duration, number
+from qcsurrogate.structures import Structure
+from tests.compare.conftest import METHOD, settings
+from tests.compare.known import HOSTILE_NAME, known_density, known_hamiltonian, symmetric_noise
+from tests.molecules import WATER
+
+VOID = {"meta", "img", "br", "hr", "link", "input"}
+
+
+class Page(HTMLParser):
+    """Tags in order, attributes, and whether every tag is closed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words = ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words += data
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def _svg_of(source: str) -> ElementTree.Element:
+    prefix = "data:image/svg+xml;base64,"
+    assert source.startswith(prefix)
+    return ElementTree.fromstring(base64.b64decode(source.removeprefix(prefix)))
+
+
+@pytest.fixture(scope="module")
+def html(compared) -> str:
+    return render_report(*compared)
+
+
+@pytest.fixture(scope="module")
+def page(html) -> Page:
+    return Page(html)
+
+
+def test_the_page_is_closed_and_has_one_title(page):
+    assert page.open == []
+    assert len(page.all("title")) == len(page.all("h1")) == 1
+    assert page.all("html")[0]["lang"] == "en"
+
+
+def test_nothing_is_loaded_from_outside(html, page):
+    assert not re.search(r"https?://|//[a-z]|@import|url\(", html)
+    assert {name for name, _ in page.tags}.isdisjoint({"script", "link", "iframe", "object", "embed"})
+    assert all(a["src"].startswith("data:image/svg+xml;base64,") for a in page.all("img"))
+    assert "default-src 'none'" in page.all("meta")[2]["content"]
+
+
+def test_pictures_hold_no_script_and_no_outside_reference(page):
+    for image in page.all("img"):
+        for element in _svg_of(image["src"]).iter():
+            assert not element.tag.endswith(("script", "foreignObject"))
+            for name, value in element.attrib.items():
+                if name.endswith("href"):
+                    assert value.startswith(("#", "data:image/png;base64,"))
+
+
+def test_every_picture_says_what_it_shows(page):
+    images = page.all("img")
+    assert len(images) >= 16
+    assert all(len(image["alt"]) > 30 for image in images)
+    assert len({image["alt"] for image in images}) == len(images)
+
+
+def test_hostile_names_are_text(html, page):
+    assert HOSTILE_NAME not in html
+    assert page.words.count(f"{HOSTILE_NAME}_") > 5
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Occupied orbital energies",
+        "HOMO-LUMO gap",
+        "Orbital levels of one molecule",
+        "Error by element pair",
+        "Error by distance",
+        "Density error: fit floor, network, total",
+        "Density model minus Kohn-Sham",
+        "Density fit minus Kohn-Sham",
+        "What an SCF saves",
+        "When to trust it",
+        "Worst molecules",
+        "Learning curves",
+        "What was compared",
+        "drawn with seed 0",
+        "distorted_water",
+    ],
+)
+def test_the_report_shows(page, words):
+    assert words in page.words
+
+
+def test_numbers_of_the_page_are_those_of_the_file(compared, page):
+    summary = compared[0].metrics["hamiltonian"]["hamiltonian_mae"]
+    assert f"{number(summary.mean * 1e6)} µEh" in page.words
+    ratio = compared[0].saving["hamiltonian"].cycle_ratio
+    assert f"{100 * ratio:.0f} %" in page.words
+
+
+def test_the_same_picture_gives_the_same_file(compared):
+    levels = compared[1].levels["hamiltonian"]
+    assert pictures.level_diagram(levels) == pictures.level_diagram(levels)
+
+
+def test_perfect_models_can_be_drawn(perfect):
+    Page(render_report(*perfect))
+
+
+def test_one_density_model_and_one_molecule_are_enough(store):
+    asked = settings(limit=1, scf_molecules=1, density_molecules=0)
+    comparison, showcase = compare_subjects([known_density(store)], store, asked, quiet=True)
+    page = Page(render_report(comparison, showcase))
+    assert "1 molecule of the test split" in page.words
+    assert "What an SCF saves" not in page.words
+    assert showcase.plane is None
+    assert comparison.scf == []
+
+
+def test_two_models_of_one_kind_stand_side_by_side(store):
+    subjects = [
+        known_hamiltonian(store, symmetric_noise(1e-5, seed=seed), label=f"hamiltonian ({HOSTILE_NAME} {seed})")
+        for seed in (1, 2)
+    ]
+    asked = settings(limit=3, scf_molecules=2, density_molecules=2)
+    comparison, showcase = compare_subjects(subjects, store, asked, quiet=True)
+    page = Page(render_report(comparison, showcase))
+    assert len(comparison.saving) == len(comparison.trust) == len(comparison.breakdowns) == 2
+    assert all(set(row.surrogates) == {s.label for s in subjects} for row in comparison.scf)
+    anchors = [a["id"] for a in page.all("section") if "id" in a]
+    assert len(anchors) == len(set(anchors))
+
+
+def test_training_data_is_called_so(compared):
+    comparison, _ = compared
+    trained = comparison.model_copy(update={"settings": settings(split="train")})
+    assert _warnings(comparison) == []
+    assert "were trained on" in _warnings(trained)[0]
+
+
+def test_failures_are_in_the_report(compared):
+    comparison, _ = compared
+    assert appendix.failures(comparison) is None
+    failure = Failure(key="0", name=HOSTILE_NAME, model="density", stage="prediction", message="it burst")
+    failed = comparison.model_copy(update={"failures": [failure]})
+    assert _warnings(failed) == ["1 measurement failed; see the section on failures."]
+    assert appendix.failures(failed).tables[0].rows == [(HOSTILE_NAME, "density", "prediction", "it burst")]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0, "0"),
+        (1234.5, "1,230"),
+        (0.012345, "0.0123"),
+        (9.996, "10.00"),
+        (2.0, "2.00"),
+        (-3.14159, "-3.14"),
+        (4.5e-7, "4.50 \u00d7 10⁻⁷"),
+        (9.999e-8, "1.00 \u00d7 10⁻⁷"),
+    ],
+)
+def test_numbers_for_people(value, text):
+    assert number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.26, "0.3 s"), (45, "45 s"), (120, "2 min"), (200, "3 min 20 s"), (7500, "2 h 5 min")]
+)
+def test_durations_for_people(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_the_plane_of_water_holds_its_atoms():
+    plane = Plane.of(WATER)
+    in_plane, heights = plane.coordinates(WATER.positions)
+    assert np.abs(heights).max() < 1e-10
+    assert np.abs(in_plane).max() < plane.half_width
+    assert plane.axes @ plane.axes.T == pytest.approx(np.eye(2), abs=1e-12)
+    points = plane.points(5)
+    assert np.abs(plane.coordinates(points)[1]).max() < 1e-10
+    corners = plane.coordinates(points[[0, 4, 20, 24]])[0] / plane.half_width
+    assert corners == pytest.approx(np.array([[-1, -1], [1, -1], [-1, 1], [1, 1]]), abs=1e-10)
+
+
+@pytest.mark.parametrize("positions", [[[0.0, 0, 0]], [[0.0, 0, 0], [0, 0, 1.4]], [[0.0, 0, 0], [0, 0, 2], [0, 0, 4]]])
+def test_atoms_and_linear_molecules_have_a_plane_too(positions):
+    structure = Structure(np.full(len(positions), 2), np.array(positions))
+    plane = Plane.of(structure)
+    assert plane.axes @ plane.axes.T == pytest.approx(np.eye(2), abs=1e-12)
+    assert np.abs(plane.coordinates(structure.positions)[1]).max() < 1e-10
+
+
+def test_shells_are_named_as_chemists_do():
+    names = [name for name, _ in shell_names(METHOD.model_copy(update={"basis": "def2-svp"}).orbital_basis([8]), 8)]
+    assert names == ["O 1s", "O 2s", "O 3s", "O 2p", "O 3p", "O 3d"]
+
+
+def test_a_single_atom_has_no_distances():
+    blocks = BlockErrors(METHOD.orbital_basis([2]))
+    blocks.add(Structure(np.array([2]), np.zeros((1, 3))), np.ones((1, 1)), np.zeros((1, 1)))
+    assert blocks.distance_bins() == []
+    assert [kind.same_atom for kind in blocks.element_pairs()] == [True]
+
+
+def test_pictures_of_nothing_but_zeros():
+    zeros = np.zeros(3)
+    sources = [
+        pictures.parity(zeros, zeros, "energy"),
+        pictures.error_by_distance(np.ones(3), zeros, [(1.0, 1.5, 0.0)]),
+        pictures.element_heat_map(["H"], np.zeros(1), np.full((1, 1), np.nan)),
+        pictures.boxes({"a": [0.0], "b": [0.0, 0.0]}, "error", ["a"]),
+        pictures.trust_scatter([0.0] * 3, [0.0] * 3, "error"),
+        pictures.learning_curve({"loss": Curve("loss", (1.0,), (-1.0,))}, "loss"),
+        pictures.spread_of_errors({"a": [0.0]}, "error"),
+        pictures.level_diagram(Levels("helium", 1, np.array([-0.5]), np.array([-0.5]))),
+        pictures.level_diagram(Levels("core", 1, np.array([-99.0]), np.array([-99.0]))),
+        pictures.plane_picture(
+            PlaneDensities("x", WATER, Plane.of(WATER), np.zeros((9, 9)), {"a": np.zeros((9, 9))}), "a", 1e-12
+        ),
+    ]
+    assert all(_svg_of(source).tag.endswith("svg") for source in sources)
+
+
+def test_labels_of_dense_levels_do_not_overlap():
+    heights = pictures._spread([0.0, 0.01, 0.02, 5.0, 5.0], 0.5)
+    assert np.diff(heights).min() >= 0.5 - 1e-12
+    assert np.mean(heights[:3]) == pytest.approx(0.01)
