@@ -27,6 +27,7 @@ from qcsurrogate.nn.node import GatedBlock
 from qcsurrogate.nn.norm import EquivariantRMSNorm
 from qcsurrogate.nn.radial import RadialBasis, RadialWeights
 from qcsurrogate.nn.rotation import BondRotation
+from qcsurrogate.nn.scatter import gather
 from qcsurrogate.nn.so2 import FromHidden, HiddenGate, ToHidden
 from qcsurrogate.structures import Structure
 
@@ -77,8 +78,6 @@ class PairOrder(nn.Module):
 class PairReadout(nn.Module):
     """Irreps of pair blocks from both atoms and the edge between them."""
 
-    row_m: Tensor
-
     def __init__(
         self,
         layout: FeatureLayout,
@@ -100,20 +99,17 @@ class PairReadout(nn.Module):
         self.into = ToHidden(order, encoder.edge_channels + 2 * encoder.channels, hidden, odd)
         self.gate = HiddenGate(hidden, odd, layout.l_max)
         self.out = nn.ModuleDict({_name(kind): FromHidden(o.order, 1, hidden, odd) for kind, o in orders.items()})
-        self.register_buffer(
-            "row_m", torch.tensor([(k + 1) // 2 for k in range(2 * layout.l_max + 1)]), persistent=False
-        )
 
     def forward(self, nodes: Tensor, edge_features: Tensor, graph: Graph, elements: Tensor) -> list[Tensor]:
         """For each kind of pair in the graph (n_pairs, n_rows), rows sorted by |m|."""
         pairs = _pairs(graph)
         normed = self.node_norm(nodes)
-        ends = torch.cat([normed[pairs.target], normed[pairs.source]], dim=2)
+        ends = torch.cat([gather(normed, pairs.target), gather(normed, pairs.source)], dim=2)
         rows = torch.bmm(self.rotation(pairs.wigner), ends)
         rows = torch.cat([self._edge_rows(edge_features, graph), rows], dim=2)
         radial = self.radial(pairs.lengths, elements[pairs.target], elements[pairs.source])
         hidden, odd = self.into(rows)
-        hidden, odd = self.gate(*scale_hidden(hidden, odd, self.weights(radial), self.row_m))
+        hidden, odd = self.gate(*scale_hidden(hidden, odd, self.weights(radial)))
         counts = [count for _, count in graph.pair_kinds]
         parts = zip(graph.pair_kinds, hidden.split(counts), odd.split(counts), strict=True)
         return [self.out[_name(kind)](h, o).squeeze(2) for (kind, _), h, o in parts]
@@ -126,7 +122,7 @@ class PairReadout(nn.Module):
         if len(normed) == 0:
             return normed.new_zeros(len(graph.pair_message), *normed.shape[1:])
         known = graph.pair_message >= 0
-        return normed[graph.pair_message.clamp(min=0)] * known.view(-1, 1, 1).to(normed)
+        return gather(normed, graph.pair_message.clamp(min=0)) * known.view(-1, 1, 1).to(normed)
 
 
 class HamiltonianModel(SurrogateModel):

@@ -15,6 +15,7 @@ from qcsurrogate.nn.layout import FeatureLayout
 from qcsurrogate.nn.linear import DegreeLinear
 from qcsurrogate.nn.norm import EquivariantRMSNorm
 from qcsurrogate.nn.radial import RadialWeights
+from qcsurrogate.nn.scatter import gather
 from qcsurrogate.nn.so2 import FromHidden, HiddenGate, ToHidden
 
 
@@ -60,8 +61,6 @@ class Convolution(nn.Module, ABC):
 class SO2Convolution(Convolution):
     """Rotate both ends into the bond's frame, mix per |m|, gate, mix, rotate back."""
 
-    row_m: Tensor
-
     def __init__(
         self,
         layout: FeatureLayout,
@@ -81,27 +80,32 @@ class SO2Convolution(Convolution):
         self.radial = RadialWeights(n_radial, (layout.l_max + 1) * hidden + hidden_odd)
         self.gate = HiddenGate(hidden, hidden_odd, layout.l_max)
         self.out = FromHidden(order, channels + edge_channels, hidden, hidden_odd, gain=0.5)
-        self.register_buffer(
-            "row_m", torch.tensor([(k + 1) // 2 for k in range(2 * layout.l_max + 1)]), persistent=False
-        )
 
     def forward(self, nodes: Tensor, edge_features: Tensor | None, edges: Edges) -> tuple[Tensor, Tensor]:
-        ends = torch.cat([nodes[edges.target], nodes[edges.source]], dim=2)
+        ends = torch.cat([gather(nodes, edges.target), gather(nodes, edges.source)], dim=2)
         rows = torch.bmm(edges.rotation, ends)
         if self.norm is not None and edge_features is not None:
             rows = torch.cat([rows, self.norm(edge_features)], dim=2)
         hidden, odd = self.into(rows)
-        hidden, odd = scale_hidden(hidden, odd, self.radial(edges.radial), self.row_m)
+        hidden, odd = scale_hidden(hidden, odd, self.radial(edges.radial))
         mixed = self.out(*self.gate(hidden, odd))
-        messages = mixed[..., : self.channels] * edges.envelope
-        return torch.bmm(edges.rotation.transpose(1, 2), messages), mixed[..., self.channels :]
+        messages, update = mixed.split([self.channels, mixed.shape[2] - self.channels], dim=2)
+        return torch.bmm(edges.rotation.transpose(1, 2), messages * edges.envelope), update
 
 
-def scale_hidden(hidden: Tensor, odd: Tensor, weights: Tensor, row_m: Tensor) -> tuple[Tensor, Tensor]:
-    """Multiplies each |m| of a hidden form, and its odd scalars, by 1 + radial weights."""
-    width = hidden.shape[2]
-    even, odd_weights = weights.split([weights.shape[1] - odd.shape[1], odd.shape[1]], dim=1)
-    return hidden * (1.0 + even.unflatten(1, (-1, width))[:, row_m]), odd * (1.0 + odd_weights)
+def scale_hidden(hidden: Tensor, odd: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Multiplies each |m| of a hidden form, and its odd scalars, by 1 + radial weights.
+
+    Args:
+        hidden: (n_edges, 1 + 2 m_max, width).
+        odd: (n_edges, n_odd).
+        weights: (n_edges, (1 + m_max) width + n_odd).
+    """
+    width, n_odd = hidden.shape[2], odd.shape[1]
+    even, halves, odd_weights = (1.0 + weights).split([width, weights.shape[1] - width - n_odd, n_odd], dim=1)
+    zero, rest = hidden.split([1, hidden.shape[1] - 1], dim=1)
+    scaled = rest.unflatten(1, (-1, 2)) * halves.unflatten(1, (-1, 1, width))
+    return torch.cat([zero * even.unsqueeze(1), scaled.flatten(1, 2)], dim=1), odd * odd_weights
 
 
 class TensorProductConvolution(Convolution):
@@ -133,9 +137,9 @@ class TensorProductConvolution(Convolution):
 
     def forward(self, nodes: Tensor, edge_features: Tensor | None, edges: Edges) -> tuple[Tensor, Tensor]:
         flat = self._flatten(nodes)
-        sender = flat[edges.source]
+        sender = gather(flat, edges.source)
         messages = self.message_product(sender, edges.harmonics, self.message_weights(edges.radial))
-        coupled = self.edge_product(flat[edges.target], sender, self.edge_weights(edges.radial))
+        coupled = self.edge_product(gather(flat, edges.target), sender, self.edge_weights(edges.radial))
         update = torch.bmm(edges.rotation, self.edge_linear(self._unflatten(coupled)))
         return self._unflatten(messages) * edges.envelope, update
 

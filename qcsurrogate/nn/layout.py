@@ -100,6 +100,11 @@ class FeatureLayout:
         """(n_rows,) index of each row's irrep in :attr:`degrees`."""
         return torch.tensor([d for d, (l, _) in enumerate(self.degrees) for _ in range(2 * l + 1)])
 
+    @property
+    def degree_indicator(self) -> Tensor:
+        """(n_rows, n_degrees) ones where a row belongs to an irrep: spreads values of irreps over their rows."""
+        return torch.nn.functional.one_hot(self.row_degree, len(self.degrees)).double()
+
     @cached_property
     def slices(self) -> tuple[slice, ...]:
         """Rows of every irrep."""

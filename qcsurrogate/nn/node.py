@@ -15,7 +15,7 @@ class GatedBlock(nn.Module):
     irreps_in: layout x channels_in; irreps_out: layout x channels_out.
     """
 
-    degree: Tensor
+    spread: Tensor
 
     def __init__(
         self, layout: FeatureLayout, channels_in: int, hidden: int, channels_out: int, gain: float = 1.0
@@ -25,11 +25,11 @@ class GatedBlock(nn.Module):
         self.first = DegreeLinear(layout, channels_in, hidden)
         self.gates = nn.Linear(hidden, (len(layout.degrees) - 1) * hidden)
         self.second = DegreeLinear(layout, hidden, channels_out, gain)
-        self.register_buffer("degree", layout.row_degree[1:] - 1, persistent=False)
+        self.register_buffer("spread", layout.degree_indicator[1:, 1:], persistent=False)
 
     def forward(self, features: Tensor) -> Tensor:
         """(n, row, channels_in) -> (n, row, channels_out)."""
-        mixed = self.first(features)
-        scalars = nn.functional.silu(mixed[:, :1])
+        scalars, rest = self.first(features).split([1, len(self.spread)], dim=1)
+        scalars = nn.functional.silu(scalars)
         gates = torch.sigmoid(self.gates(scalars.squeeze(1))).unflatten(1, (-1, self.hidden))
-        return self.second(torch.cat([scalars, mixed[:, 1:] * gates[:, self.degree]], dim=1))
+        return self.second(torch.cat([scalars, rest * (self.spread.to(gates) @ gates)], dim=1))

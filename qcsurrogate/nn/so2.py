@@ -55,12 +55,14 @@ class FromHidden(nn.Module):
     def forward(self, hidden: Tensor, odd: Tensor) -> Tensor:
         """hidden (n_edges, >= 1 + 2 m_max, hidden), odd -> (n_edges, n_rows, channels)."""
         n = len(hidden)
-        parts = [(hidden[:, 0] @ self.even + self.bias).view(n, self.n_even, self.channels)]
+        m_max = (hidden.shape[1] - 1) // 2
+        zero, *halves = hidden.split([1] + [2] * m_max, dim=1)
+        parts = [(zero.squeeze(1) @ self.even + self.bias).view(n, self.n_even, self.channels)]
         if self.n_odd:
             values = hidden.new_zeros(n, self.n_odd * self.channels) if self.odd is None else odd @ self.odd
             parts.append(values.view(n, self.n_odd, self.channels))
-        for m, (weight, rows) in enumerate(zip(self.halves, self.n_half, strict=True), start=1):
-            parts.append((hidden[:, 2 * m - 1 : 2 * m + 1] @ weight).reshape(n, 2 * rows, self.channels))
+        for half, weight, rows in zip(halves, self.halves, self.n_half, strict=False):
+            parts.append((half @ weight).reshape(n, 2 * rows, self.channels))
         return torch.cat(parts, dim=1)
 
 
@@ -78,11 +80,12 @@ class HiddenGate(nn.Module):
 
     def forward(self, hidden: Tensor, odd: Tensor) -> tuple[Tensor, Tensor]:
         """Both in and out: hidden (n_edges, 1 + 2 m_max, hidden), odd (n_edges, hidden_odd)."""
-        scalars = nn.functional.silu(hidden[:, 0])
+        zero, rest = hidden.split([1, 2 * self.m_max], dim=1)
+        scalars = nn.functional.silu(zero.squeeze(1))
         gates = torch.sigmoid(self.gates(scalars))
         halves, odd_gate = gates.split([self.m_max * self.hidden, self.hidden_odd], dim=1)
         halves = halves.view(-1, self.m_max, 1, self.hidden)
-        gated = hidden[:, 1:].reshape(-1, self.m_max, 2, self.hidden) * halves
+        gated = rest.reshape(-1, self.m_max, 2, self.hidden) * halves
         out = torch.cat([scalars.unsqueeze(1), gated.reshape(-1, 2 * self.m_max, self.hidden)], dim=1)
         return out, odd * odd_gate
 

@@ -15,7 +15,7 @@ from qcsurrogate.nn.linear import DegreeLinear
 from qcsurrogate.nn.norm import EquivariantRMSNorm
 from qcsurrogate.nn.radial import RadialBasis, smooth_cutoff
 from qcsurrogate.nn.rotation import BondRotation
-from qcsurrogate.nn.scatter import HAS_TORCH_SCATTER, scatter_sum
+from qcsurrogate.nn.scatter import HAS_TORCH_SCATTER, gather, scatter_sum
 from qcsurrogate.nn.so2 import FromHidden, HiddenGate, ToHidden
 
 LAYOUT = FeatureLayout(3, 2)
@@ -156,3 +156,12 @@ def test_both_scatter_paths_agree() -> None:
     torch.testing.assert_close(
         scatter_sum(values, index, 9, use_torch_scatter=True), scatter_sum(values, index, 9, use_torch_scatter=False)
     )
+
+
+def test_gather_is_indexing_with_its_gradient() -> None:
+    torch.manual_seed(0)
+    values = torch.randn(5, 2, dtype=D, requires_grad=True)
+    index = torch.tensor([4, 0, 4, 2])
+    assert torch.equal(gather(values, index), values[index])
+    assert torch.autograd.gradcheck(lambda x: gather(x, index), (values,))
+    assert torch.autograd.gradgradcheck(lambda x: gather(x, index).square(), (values,))
