@@ -29,6 +29,9 @@ class TrainingConfig(BaseModel):
     optimiser: Annotated[
         Literal["soap", "adamw"], Field(description="Of the matrices; AdamW takes everything else.")
     ] = "soap"
+    second_moment_decay: Annotated[
+        float, Field(ge=0, lt=1, description="Of SOAP: squared gradients and preconditioners; 1/(1 - it) steps long.")
+    ] = 0.95
     gradient_clip: Annotated[float, Field(gt=0, description="Largest norm of the whole gradient.")] = 1.0
     ema_decay: Annotated[
         float, Field(ge=0, lt=1, description="Of the moving average of the weights that is validated and saved.")

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import torch
 from lightning_fabric import Fabric
+from pydantic import ValidationError
 from torch import Tensor
 
 from qcsurrogate.errors import StoreError, TrainingError
@@ -133,6 +134,7 @@ def train(
                 leftover.unlink()
             if (out / CHECKPOINT_NAME).exists():
                 earlier = read_progress(out / CHECKPOINT_NAME)
+                earlier.config = _with_new_defaults(earlier.config, config)
                 _check_same_run(out, earlier, progress)
                 if earlier.finished:
                     return _result(out, earlier)
@@ -340,6 +342,17 @@ def _check_same_run(out: Path, earlier: Progress, now: Progress) -> None:
             f"'{out / MODEL_NAME}' of step {earlier.best_step} is gone, expected it beside the checkpoint; "
             f"put it back, or remove '{out / CHECKPOINT_NAME}' to train from the beginning"
         )
+
+
+def _with_new_defaults(earlier: dict[str, Any], config: RunConfig[Any]) -> dict[str, Any]:
+    """A configuration of an older version: a key it did not know has its default."""
+    try:
+        return {
+            "model": _plain(type(config.model).model_validate(earlier["model"])),
+            "training": _plain(TrainingConfig.model_validate(earlier["training"])),
+        }
+    except ValidationError:
+        return earlier  # a key has gone; the comparison names it
 
 
 def _without_harmless(config: Mapping[str, Any]) -> dict[str, Any]:

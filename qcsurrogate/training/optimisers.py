@@ -54,7 +54,8 @@ def make_optimisers(
     rest = [p for p in trainable if id(p) not in taken]
     optimisers: list[torch.optim.Optimizer] = []
     if preconditioned:
-        optimisers.append(SOAP([p for _, p in preconditioned], lr=config.learning_rate))
+        betas = (0.95, config.second_moment_decay)
+        optimisers.append(SOAP([p for _, p in preconditioned], lr=config.learning_rate, betas=betas))
     if rest:
         rate = config.learning_rate
         optimisers.append(torch.optim.AdamW(rest, lr=rate, betas=(0.9, 0.99), weight_decay=0.0, fused=True))

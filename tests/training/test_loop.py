@@ -136,6 +136,19 @@ def test_harmless_changes_are_accepted(tmp_path: Path) -> None:
     assert yaml.safe_load((tmp_path / "config.yaml").read_text())["training"]["checkpoint_every"] == 29
 
 
+def test_a_key_that_an_older_version_did_not_know_counts_as_its_default(tmp_path: Path) -> None:
+    run_tiny(tmp_path, tiny_config(max_minutes=1e-9))
+    path = tmp_path / CHECKPOINT_NAME
+    with safetensors.safe_open(path, "pt") as file:
+        (key, text), *_ = file.metadata().items()
+    content = json.loads(text)
+    del content["progress"]["config"]["training"]["gradient_clip"]
+    safetensors.torch.save_file(safetensors.torch.load_file(path), path, {key: json.dumps(content)})
+    with pytest.raises(TrainingError, match=r"training\.gradient_clip: 1\.0 -> 2\.0"):
+        run_tiny(tmp_path, tiny_config(gradient_clip=2.0))
+    assert run_tiny(tmp_path).finished
+
+
 def test_changed_data_are_refused(tmp_path: Path) -> None:
     run_tiny(tmp_path, tiny_config(max_minutes=1e-9))
     with pytest.raises(TrainingError, match=r"another data.*\n.*hash: tiny -> other"):
