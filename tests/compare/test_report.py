@@ -150,6 +150,7 @@ def test_one_density_model_and_one_molecule_are_enough(store):
     assert comparison.scf == []
 
 
+@pytest.mark.slow
 def test_two_models_of_one_kind_stand_side_by_side(store):
     subjects = [
         known_hamiltonian(store, symmetric_noise(1e-5, seed=seed), label=f"hamiltonian ({HOSTILE_NAME} {seed})")
