@@ -23,8 +23,8 @@ from time import perf_counter
 from typing import Any, Protocol
 
 import dask
+from dask.system import CPU_COUNT
 from distributed import Client, Future, KilledWorker, LocalCluster, wait
-from tqdm import tqdm
 
 from qcsurrogate.errors import SpecError, StoreError
 from qcsurrogate.reference.atoms import FreeAtoms, free_atoms
@@ -35,6 +35,7 @@ from qcsurrogate.reference.settings import Method, Targets
 from qcsurrogate.store.files import exclusive_lock, is_disk_trouble, remove_quietly
 from qcsurrogate.store.folder import Failure, Header, State, StoreFolder, source_digest
 from qcsurrogate.store.plan import make_plan
+from qcsurrogate.store.progress import Progress
 from qcsurrogate.store.shards import read_records, write_records
 from qcsurrogate.store.spec import DataSpec, differences
 from qcsurrogate.store.store import Store
@@ -45,7 +46,7 @@ DEATHS_ALLOWED = 3
 
 _BATCHES_PER_SLOT = 8
 _LARGEST_BATCH = 4
-_LINE_EVERY_SECONDS = 10.0
+_LOOK_EVERY_SECONDS = 5.0
 _MEMORY_MB = 4000
 
 
@@ -201,28 +202,27 @@ class _Run:
         Raises:
             StoreError: if a worker cannot write, or the scheduler is lost.
         """
-        slots = max(1, sum(client.nthreads().values()))
-        size = max(1, min(_LARGEST_BATCH, len(todo) // (_BATCHES_PER_SLOT * slots)))
-        queue = deque(tuple(todo[i : i + size]) for i in range(0, len(todo), size))
+        untried, alone = deque(todo), deque[str]()
         deaths: Counter[str] = Counter()
         in_flight: dict[Future[Any], tuple[str, ...]] = {}
-        memory_mb = _memory_mb(slots)
         try:
-            while queue or in_flight:
-                while queue and len(in_flight) <= 2 * slots:
-                    batch = queue.popleft()
-                    in_flight[self._submit(client, batch, memory_mb)] = batch
+            while untried or alone or in_flight:
+                slots = max(1, sum(client.nthreads().values()))  # workers may join and leave
+                while (untried or alone) and len(in_flight) <= 2 * slots:
+                    batch = (alone.popleft(),) if alone else _next_batch(untried, slots)
+                    in_flight[self._submit(client, batch, _memory_mb(slots))] = batch
                 for future in _first_done(in_flight):
                     batch = in_flight.pop(future)
                     if future.status == "finished":
                         outcomes = future.result()
                     else:
                         outcomes, again = self._after_death(batch, _worker_death(future), deaths)
-                        queue.extendleft((key,) for key in again)
+                        alone.extend(again)
                     self._note(outcomes, progress)
                 progress.show()
         finally:
-            client.cancel(list(in_flight))
+            if in_flight:
+                client.cancel(list(in_flight))
 
     def _submit(self, client: Client, batch: tuple[str, ...], memory_mb: int) -> Future[Any]:
         return client.submit(
@@ -333,9 +333,15 @@ def path_of(error: OSError, folder: StoreFolder) -> str:
     return str(error.filename or folder.path)
 
 
+def _next_batch(keys: deque[str], slots: int) -> tuple[str, ...]:
+    """A few structures while there are many left, single ones towards the end."""
+    size = max(1, min(_LARGEST_BATCH, len(keys) // (_BATCHES_PER_SLOT * slots)))
+    return tuple(keys.popleft() for _ in range(size))
+
+
 def _first_done(futures: Iterable[Future[Any]]) -> set[Future[Any]]:
     try:
-        return set(wait(list(futures), timeout=_LINE_EVERY_SECONDS, return_when="FIRST_COMPLETED").done)
+        return set(wait(list(futures), timeout=_LOOK_EVERY_SECONDS, return_when="FIRST_COMPLETED").done)
     except TimeoutError:
         return set()
 
@@ -362,49 +368,13 @@ def _memory_mb(slots: int) -> int:
     return max(500, min(_MEMORY_MB, int(0.6 * total / slots)))
 
 
-class Progress:
-    """A bar on a terminal, a line every ten seconds elsewhere, or nothing."""
-
-    def __init__(self, total: int, name: str, quiet: bool) -> None:
-        self._n, self._failed, self._total, self._name = 0, 0, total, name
-        self._start = self._last = perf_counter()
-        self._lines = not quiet and not sys.stderr.isatty()
-        self._bar = tqdm(total=total, desc=name, unit="record", disable=quiet or self._lines, dynamic_ncols=True)
-
-    def advance(self, *, failed: bool) -> None:
-        """Count one structure."""
-        self._n += 1
-        self._failed += failed
-        if failed:
-            self._bar.set_postfix(failed=self._failed, refresh=False)
-        self._bar.update()
-
-    def show(self) -> None:
-        """Print a line if one is due."""
-        if self._lines and perf_counter() - self._last >= _LINE_EVERY_SECONDS:
-            self._line()
-
-    def _line(self) -> None:
-        self._last = perf_counter()
-        seconds = self._last - self._start
-        left = f", about {(self._total - self._n) * seconds / self._n:.0f} s left" if 0 < self._n < self._total else ""
-        failed = f", {self._failed} failed" if self._failed else ""
-        print(f"{self._name}: {self._n}/{self._total}{failed} in {seconds:.0f} s{left}", file=sys.stderr, flush=True)
-
-    def close(self) -> None:
-        """Leave the final state on the screen."""
-        self._bar.close()
-        if self._lines:
-            self._line()
-
-
 @contextlib.contextmanager
 def _connected(client: Client | None, n_workers: int | None, threads: int, folder: StoreFolder) -> Iterator[Client]:
     """The given client, or one of a cluster of local processes that lives as long as this."""
     if client is not None:
         yield client
         return
-    n_workers = n_workers or max(1, len(os.sched_getaffinity(0)) // threads)
+    n_workers = n_workers or max(1, CPU_COUNT // threads)
     environment = {
         **{f"{library}_NUM_THREADS": str(threads) for library in ("OMP", "MKL", "OPENBLAS", "NUMEXPR")},
         "PYSCF_TMPDIR": str(folder.scratch),

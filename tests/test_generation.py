@@ -18,7 +18,7 @@ from qcsurrogate.errors import BasisError, SpecError, StoreError, StructureError
 from qcsurrogate.generation import generate
 from qcsurrogate.reference.compute import compute_reference
 from qcsurrogate.reference.record import FIELDS
-from qcsurrogate.store import files
+from qcsurrogate.store import files, progress
 from qcsurrogate.store.folder import StoreFolder
 from qcsurrogate.store.plan import collect_structures
 from qcsurrogate.store.spec import (
@@ -235,7 +235,7 @@ def test_groups_come_from_the_file(client: Client, tmp_path: Path) -> None:
     with pytest.raises(StructureError, match=r"groups has shape \(2,\); expected \(6,\)"):
         run(
             spec.model_copy(update={"structures": FileSource(kind="file", path=str(tmp_path / "b.npz"))}),
-            tmp_path,
+            tmp_path / "b",
             client,
         )
 
@@ -289,7 +289,7 @@ def test_disk_trouble_in_a_calculation_is_no_failure_of_the_structure(client: Cl
 def test_lines_where_there_is_no_terminal(
     client: Client, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(generation, "_LINE_EVERY_SECONDS", 0.01)
+    monkeypatch.setattr(progress, "LINE_EVERY_SECONDS", 0.01)
     generate(fakes.spec(), tmp_path / "store", client=client, calculator=fakes.unconverged_third)
     output = capsys.readouterr()
     lines = output.err.splitlines()

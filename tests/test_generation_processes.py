@@ -76,7 +76,7 @@ class Generation:
             assert self.process.poll() is None, self.process.communicate()[1]
             if self.out.is_planned and Store.open(self.out.path).counts()["complete"] >= records:
                 return
-            time.sleep(0.02)
+            time.sleep(0.1)
         raise AssertionError(f"no {records} records after {seconds} s")
 
     def kill(self, number: signal.Signals, *, group: bool = False) -> tuple[str, str]:
@@ -113,7 +113,7 @@ def test_killed_at_random_moments_equals_a_quiet_run(client: Client, tmp_path: P
     generate(fakes.spec(60), quiet, client=client, quiet=True, calculator=fakes.pretend)
     out, generator = tmp_path / "store", np.random.default_rng(0)
     finished_before = 0
-    for _ in range(5):
+    for _ in range(4):
         process = start(workers=2)
         process.wait_for(min(finished_before + 1, 50))
         time.sleep(generator.uniform(0, 0.4))

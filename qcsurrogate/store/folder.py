@@ -45,7 +45,7 @@ from qcsurrogate.store.files import (
     sha256,
     write_atomically,
 )
-from qcsurrogate.store.hdf5 import damaged
+from qcsurrogate.store.hdf5 import MAXIMUM_FILE_BYTES, damaged
 from qcsurrogate.store.plan import Plan, read_plan, write_plan
 from qcsurrogate.store.shards import RecordFile, merge, read_records, write_packed
 from qcsurrogate.store.spec import DataSpec, FileSource, parse_spec
@@ -227,7 +227,10 @@ class StoreFolder:
         """
         shards = []
         for path in sorted(self.shards.glob("*.h5")):
-            data = read_json(path.with_suffix(".json"))
+            try:
+                data = read_json(path.with_suffix(".json"))
+            except StoreError as error:
+                raise damaged(path, f"its manifest cannot be read ({error})") from error
             keys, digest = data.get("keys"), data.get("sha256")
             if not isinstance(keys, list) or not isinstance(digest, str) or not all(isinstance(k, str) for k in keys):
                 raise damaged(path, "its manifest lacks keys or sha256")
@@ -326,14 +329,17 @@ class StoreFolder:
         Unfinished files go, marks of running structures go, and single records that are
         in a shard already.
         """
-        in_shards: set[str] = set().union(*(m.keys for m in self.manifests()))
         for folder in (self.path, *self.folders):
             for path in folder.glob(f"*{TEMPORARY_SUFFIX}"):
                 remove_quietly(path)
         for path in self.running.glob("*"):
             remove_quietly(path)
-        for key in in_shards:
-            remove_quietly(self.pending_file(key))
+        for shard in self.manifests():
+            twice = [path for path in map(self.pending_file, shard.keys) if path.is_file()]
+            if twice and sha256(read_limited(shard.path, MAXIMUM_FILE_BYTES)) != shard.digest:
+                raise damaged(shard.path, "its SHA-256 is not the one in its manifest")
+            for path in twice:
+                remove_quietly(path)
         shutil.rmtree(self.scratch, ignore_errors=True)
         make_folder(self.scratch)
 
