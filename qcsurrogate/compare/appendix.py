@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from qcsurrogate.compare import pictures
 from qcsurrogate.compare.figures import FIGURE, Figure
 from qcsurrogate.compare.page import Picture, Section, Table
-from qcsurrogate.compare.schema import Comparison, Molecule
+from qcsurrogate.compare.schema import Comparison, ModelDescription, Molecule
 from qcsurrogate.compare.showcase import Showcase
+from qcsurrogate.compare.subjects import Curve
 from qcsurrogate.compare.tables import five
 from qcsurrogate.compare.text import duration, number
 from qcsurrogate.units import MICROHARTREE_PER_HARTREE
@@ -52,25 +53,16 @@ def worst(comparison: Comparison) -> Section | None:
 
 def training(comparison: Comparison, showcase: Showcase) -> Section | None:
     """Learning curves of the models that brought a log."""
-    shown = []
+    shown: list[Picture] = []
     for model in comparison.models:
         curves = showcase.curves.get(model.label, ())
-        # what a Hamiltonian model is validated by is in Hartree
-        factor, unit = (MICROHARTREE_PER_HARTREE, " (µEh)") if model.kind == "hamiltonian" else (1.0, "")
-        validation = [c.scaled(factor) for c in curves if c.name != "train_loss"]
         loss = [c for c in curves if c.name == "train_loss"]
-        for title, chosen in ((f"validation error{unit}", validation), ("training loss", loss)):
-            if chosen:
-                last = ", ".join(f"{_spoken(c.name)} {number(c.values[-1])}" for c in chosen)
-                minutes = max(c.minutes[-1] for c in chosen)
-                shown.append(
-                    Picture(
-                        f"{model.label.capitalize()} model: {title.split(' (')[0]}",
-                        pictures.learning_curve({_spoken(c.name): c for c in chosen}, title),
-                        f"Curve of the {title} of the {model.label} model over training time.",
-                        f"After {duration(60 * minutes)}: {last}.",
-                    )
-                )
+        validation = [c for c in curves if c.name != "train_loss"]
+        if model.kind == "hamiltonian":  # all in Hartree: they belong into one picture
+            shown += _curves(model, [c.scaled(MICROHARTREE_PER_HARTREE) for c in validation], "validation error (µEh)")
+        else:
+            shown += [p for c in validation for p in _curves(model, [c], f"validation {_spoken(c.name)}")]
+        shown += _curves(model, loss, "training loss")
     if not shown:
         return None
     return Section(
@@ -81,10 +73,25 @@ def training(comparison: Comparison, showcase: Showcase) -> Section | None:
     )
 
 
+def _curves(model: ModelDescription, curves: Sequence[Curve], title: str) -> list[Picture]:
+    """One picture, or none where there is nothing to draw."""
+    if not curves:
+        return []
+    last = ", ".join(f"{_spoken(c.name)} {number(c.values[-1])}" for c in curves)
+    return [
+        Picture(
+            f"{model.label.capitalize()} model: {title.split(' (')[0]}",
+            pictures.learning_curve({_spoken(c.name): c for c in curves}, title),
+            f"Curve of the {title} of the {model.label} model over training time.",
+            f"After {duration(60 * max(c.minutes[-1] for c in curves))}: {last}.",
+        )
+    ]
+
+
 def _spoken(column: str) -> str:
     """A column's name in words."""
     words = re.sub(r"[^A-Za-z0-9]+", " ", column.removeprefix("validation_")).strip()[:40]
-    return re.sub(r"\bmae\b", "MAE", words)
+    return re.sub(r"\b(mae|rmse)\b", lambda match: match[0].upper(), words)
 
 
 def all_figures(comparison: Comparison) -> Section:

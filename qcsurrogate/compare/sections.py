@@ -233,24 +233,26 @@ def _plane_pictures(plane: PlaneDensities) -> list[Picture]:
             f"{plane.name}, the molecule of median density error. {where} Faint atoms lie outside the plane.",
         )
     ]
-    names = sorted(plane.differences, key=lambda name: name == FIT)
-    fitted = {name: float(np.percentile(np.abs(plane.differences[name]), 99.7)) for name in names}
-    # an expansion in auxiliary functions is compared with its own fit on one scale
-    shared = max(
-        (fitted[n] for n in names if n == FIT or (FIT in fitted and fitted[n] > 0.1 * fitted[FIT])), default=0.0
-    )
-    for name in names:
-        limit = shared if name == FIT or (FIT in fitted and fitted[name] > 0.1 * fitted[FIT]) else fitted[name]
+    limits = _colour_limits(plane)
+    for name in sorted(plane.differences, key=lambda name: name == FIT):
+        limit = limits[name]
         what = "Density fit" if name == FIT else f"{name.capitalize()} model"
         shown.append(
             Picture(
                 f"{what} minus Kohn-Sham",
-                pictures.plane_picture(plane, name, limit or 1e-12),
+                pictures.plane_picture(plane, name, limit),
                 f"Map of the density difference, {what} minus Kohn-Sham, on the plane of the molecule, atoms marked.",
-                f"Red: too many electrons; blue: too few. Colours end at ±{number(limit or 1e-12, 2)} e/bohr³.",
+                f"Red: too many electrons; blue: too few. Colours end at ±{number(limit, 2)} e/bohr³.",
             )
         )
     return shown
+
+
+def _colour_limits(plane: PlaneDensities) -> dict[str, float]:
+    """Where colours end; one value for the fit and for what is of its size, so that they can be compared."""
+    limits = {name: max(float(np.percentile(np.abs(d), 99.7)), 1e-12) for name, d in plane.differences.items()}
+    alike = [name for name in limits if FIT in limits and 0.1 < limits[name] / limits[FIT] < 10.0]
+    return limits | dict.fromkeys(alike, max((limits[name] for name in alike), default=0.0))
 
 
 def saving(comparison: Comparison, label: str) -> Section:
