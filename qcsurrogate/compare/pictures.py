@@ -227,7 +227,9 @@ def level_diagram(levels: Levels) -> str:
         for i, name in ((homo, "HOMO"), (lumo, "LUMO")):
             if i in shown:
                 axes.text(-0.08, reference[i], name, va="center", ha="right", fontsize=8)
-        axes.set(xlim=(-0.75, 3.5), ylim=(low - pad, high + pad), ylabel="orbital energy (eV)")
+        axes.set(
+            xlim=(-0.75, 3.5), ylim=(min(low, *spread) - pad, max(high, *spread) + pad), ylabel="orbital energy (eV)"
+        )
         axes.set_xticks([0.4, 1.8, 2.9], ["reference", "surrogate", "difference"])
         axes.tick_params(axis="x", length=0)
         axes.grid(axis="x", visible=False)
