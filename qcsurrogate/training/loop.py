@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 MODEL_NAME: Final = "model.safetensors"
 METRICS_NAME: Final = "metrics.csv"
 _LOCK_NAME: Final = ".lock"
+_LOCK_PATIENCE_SECONDS: Final = 5.0
 
 _PACKAGES = ("qcsurrogate", "torch", "e3nn", "numpy", "lightning-fabric", "safetensors", "pydantic")
 
@@ -127,8 +128,7 @@ def train(
     threads = torch.get_num_threads()
     with _storage_trouble():
         make_folder(out)
-        if is_locked(out / _LOCK_NAME):
-            raise TrainingError(f"another process is training in '{out}'; wait for it or stop it, then start again")
+        _wait_for_lock(out / _LOCK_NAME)
         with exclusive_lock(out / _LOCK_NAME):
             for leftover in out.glob(f"*{TEMPORARY_SUFFIX}"):
                 leftover.unlink()
@@ -320,6 +320,17 @@ class _Run:
     def _note_times(self) -> None:
         self.progress.wall_time = self._spent_before[0] + time.monotonic() - self._began[0]
         self.progress.cpu_time = self._spent_before[1] + time.process_time() - self._began[1]
+
+
+def _wait_for_lock(path: Path) -> None:
+    """Wait until no process trains here; one that was killed may hold the lock for a moment still."""
+    deadline = time.monotonic() + _LOCK_PATIENCE_SECONDS
+    while is_locked(path):
+        if time.monotonic() > deadline:
+            raise TrainingError(
+                f"another process is training in '{path.parent}'; wait for it or stop it, then start again"
+            )
+        time.sleep(0.05)
 
 
 def _check_same_run(out: Path, earlier: Progress, now: Progress) -> None:

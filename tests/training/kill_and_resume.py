@@ -11,10 +11,12 @@ import random
 import signal
 import sys
 import time
+import traceback
 from pathlib import Path
 
 from tests.training.runs import HookedData, run_tiny, tiny_config
 
+MAXIMUM_KILLS = 20
 CONFIG = tiny_config(steps=220, gradient_clip=0.5)
 
 
@@ -27,18 +29,22 @@ def start(out: Path) -> int:
     try:
         run_tiny(out, CONFIG, HookedData(lambda _: time.sleep(0.002)))
         code = 0
+    except BaseException:  # noqa: BLE001 - the child ends here
+        traceback.print_exc()
     finally:
         os._exit(code)
 
 
 def main(folder: Path, seed: int) -> None:
     generator = random.Random(seed)
+    began = time.monotonic()
     if os.waitpid(start(folder / "whole"), 0)[1] != 0:
         raise SystemExit("the run that was left alone failed")
+    duration = time.monotonic() - began  # so that a busy machine does not kill every start at once
     kills = 0
-    while True:
+    while kills < MAXIMUM_KILLS:
         child = start(folder / "killed")
-        time.sleep(generator.uniform(0.05, 0.35))
+        time.sleep(duration * generator.uniform(0.1, 0.4))
         os.kill(child, signal.SIGKILL)
         status = os.waitpid(child, 0)[1]
         if status == 0:
@@ -46,6 +52,9 @@ def main(folder: Path, seed: int) -> None:
         if not os.WIFSIGNALED(status):
             raise SystemExit(f"a resumed run failed with status {status}")
         kills += 1
+    else:
+        if os.waitpid(start(folder / "killed"), 0)[1] != 0:
+            raise SystemExit("the last start failed")
     print(kills)
 
 

@@ -16,6 +16,7 @@ import yaml
 
 from qcsurrogate.errors import TrainingError
 from qcsurrogate.models.files import read_model
+from qcsurrogate.training import loop
 from qcsurrogate.training.checkpoint import CHECKPOINT_NAME, read_progress
 from tests.training.runs import BrokenData, HookedData, run_tiny, table, tiny_config
 from tests.training.tiny import TinyData, TinyModel, build_tiny
@@ -213,7 +214,9 @@ def test_folder_that_cannot_be_written(tmp_path: Path) -> None:
         run_tiny(tmp_path / "file" / "run")
 
 
-def test_two_processes_do_not_share_a_folder(tmp_path: Path) -> None:
+def test_two_processes_do_not_share_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "_LOCK_PATIENCE_SECONDS", 0.2)
+
     def again(batch: int) -> None:
         run_tiny(tmp_path)
 
