@@ -1,7 +1,0 @@
-"""``python -m qcsurrogate``."""
-
-import sys
-
-from qcsurrogate.cli import main
-
-sys.exit(main())
