@@ -71,6 +71,12 @@ class TrainingError(QCSurrogateError):
     exit_code = 8
 
 
+class OutputError(QCSurrogateError):
+    """A result that cannot be written where it was asked for."""
+
+    exit_code = 9
+
+
 def suggestion(word: str, known: Iterable[str]) -> str:
     """`` did you mean 'xc'?`` for the known word nearest to ``word``, else nothing."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)

@@ -15,6 +15,7 @@ import sys
 import warnings
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from functools import lru_cache
 from multiprocessing import resource_tracker
@@ -194,6 +195,7 @@ class _Run:
         self.calculator = calculator
         self.threads = threads
         self.pending = pending
+        self.noted: set[str] = set()
         self.n_complete = 0
 
     def compute(self, todo: Sequence[str], client: Client, progress: Progress) -> None:
@@ -212,13 +214,14 @@ class _Run:
                     batch = (alone.popleft(),) if alone else _next_batch(untried, slots)
                     in_flight[self._submit(client, batch, _memory_mb(slots))] = batch
                 for future in _first_done(in_flight):
+                    if future.status in ("lost", "pending"):  # its worker died with the result: it is run again
+                        continue
                     batch = in_flight.pop(future)
-                    if future.status == "finished":
-                        outcomes = future.result()
-                    else:
-                        outcomes, again = self._after_death(batch, _worker_death(future), deaths)
+                    result = _outcomes_or_death(future)
+                    if isinstance(result, KilledWorker):
+                        result, again = self._after_death(batch, result, deaths)
                         alone.extend(again)
-                    self._note(outcomes, progress)
+                    self._note(result, progress)
                 progress.show()
         finally:
             if in_flight:
@@ -254,6 +257,9 @@ class _Run:
 
     def _note(self, outcomes: Iterable[Outcome], progress: Progress) -> None:
         for outcome in outcomes:
+            if outcome.key in self.noted:
+                continue
+            self.noted.add(outcome.key)
             if not outcome.failed:
                 self.n_complete += 1
                 self.pending.add(outcome.key)
@@ -302,6 +308,8 @@ def _compute_one(
     folder: StoreFolder, header: Header, key: str, calculator: Calculator, threads: int, max_memory_mb: int
 ) -> Outcome:
     spec, plan = header.spec, header.plan
+    if folder.pending_file(key).is_file():  # Dask ran this task before, and lost the answer
+        return Outcome(key, failed=False)
     folder.mark_running(key)
     try:
         with warnings.catch_warnings():
@@ -346,21 +354,19 @@ def _first_done(futures: Iterable[Future[Any]]) -> set[Future[Any]]:
         return set()
 
 
-def _worker_death(future: Future[Any]) -> KilledWorker:
-    """The death that ended a future.
+def _outcomes_or_death(future: Future[Any]) -> list[Outcome] | KilledWorker:
+    """What a task that is done has to say, or the death of the workers that tried it.
 
     Raises:
-        StoreError: if the future ended in another way; the error of the task itself,
-            or that the scheduler was lost.
+        StoreError: if the task could not write, or if the scheduler dropped it.
     """
-    if future.status == "error":
-        error = future.exception()
-        if isinstance(error, KilledWorker):
-            return error
-        raise error
-    raise StoreError(
-        f"the Dask scheduler dropped a task (state '{future.status}'); start again: everything finished is kept"
-    )
+    try:
+        outcomes: list[Outcome] = future.result()
+    except KilledWorker as death:
+        return death
+    except CancelledError as error:
+        raise StoreError("the Dask scheduler dropped a task; start again: everything finished is kept") from error
+    return outcomes
 
 
 def _memory_mb(slots: int) -> int:
@@ -385,6 +391,7 @@ def _connected(client: Client | None, n_workers: int | None, threads: int, folde
         "distributed.nanny.pre-spawn-environ": environment,
         "distributed.scheduler.allowed-failures": 0,
         "distributed.scheduler.worker-saturation": 1.0,
+        "distributed.deploy.lost-worker-timeout": "1 day",  # a worker that died may take its time to come back
         "distributed.logging": {"distributed": "critical"},
         "temporary-directory": str(folder.scratch),
     }

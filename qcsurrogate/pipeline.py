@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
-from importlib import metadata as distributions
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from qcsurrogate.reference.atoms import free_atoms_to_dict
 from qcsurrogate.store.store import Store
 from qcsurrogate.training.config import RunConfig, load_run_config
 from qcsurrogate.training.loop import TrainingResult, train
+from qcsurrogate.versions import installed_versions
 
 UNITS: Mapping[str, Mapping[str, str]] = {
     "hamiltonian": {"hamiltonian": "hartree"},
@@ -138,12 +138,5 @@ def _metadata(
         units=dict(UNITS[model.kind]),
         training=dict(provenance),
         metrics=dict(metrics),
-        versions={name: _version(name) for name in _PACKAGES},
+        versions=installed_versions(_PACKAGES),
     )
-
-
-def _version(package: str) -> str:
-    try:
-        return distributions.version(package)
-    except distributions.PackageNotFoundError:
-        return "not installed"

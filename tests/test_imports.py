@@ -15,7 +15,7 @@ import qcsurrogate
 ROOT = Path(qcsurrogate.__file__).parent
 
 ORDER = [
-    ("errors", "units"),
+    ("errors", "units", "versions"),
     ("conventions",),
     ("basis",),
     ("structures",),

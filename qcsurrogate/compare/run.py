@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +19,11 @@ from qcsurrogate.compare.schema import Comparison, DataDescription, ModelDescrip
 from qcsurrogate.compare.session import Session
 from qcsurrogate.compare.showcase import Showcase, choose_showcase
 from qcsurrogate.compare.subjects import Subject, check_domain, differences, load_subjects
-from qcsurrogate.errors import SpecError, StoreError, suggestion
-from qcsurrogate.prediction.output import OutputError, write_output
+from qcsurrogate.errors import OutputError, SpecError, StoreError, suggestion
+from qcsurrogate.prediction.output import write_output
 from qcsurrogate.store.spec import SPLIT_NAMES, SplitName
 from qcsurrogate.store.store import Store
+from qcsurrogate.versions import installed_versions
 
 METRICS_FILE_NAME = "metrics.json"
 REPORT_FILE_NAME = "report.html"
@@ -117,7 +116,7 @@ def compare_subjects(
     comparison = Comparison(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         elapsed_s=time.perf_counter() - start,
-        versions=_versions(),
+        versions=installed_versions(_PACKAGES),
         settings=settings,
         data=_data_description(store, collection),
         models=[_model_description(subject, store) for subject in subjects],
@@ -217,13 +216,3 @@ def _model_description(subject: Subject, store: Store) -> ModelDescription:
 
 def _symbols(atomic_numbers: set[int]) -> list[str]:
     return [chemical_symbols[z] for z in sorted(atomic_numbers)]
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found

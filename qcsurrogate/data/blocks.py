@@ -21,6 +21,10 @@ from torch import Tensor
 from qcsurrogate.basis import BasisSet, ElementBasis
 from qcsurrogate.conventions import clebsch_gordan
 from qcsurrogate.data.graphs import PairKind, wigner_of
+from qcsurrogate.errors import BasisError
+
+LARGEST_BLOCK = 128**2
+"""Elements of the largest block: the change of basis is dense, and a file must not make it fill the memory."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,9 @@ class BlockLayout:
         symmetric: whether the blocks are symmetric (on one atom, ``first`` is
             ``second``); then only the unique channels are kept.
 
+    Raises:
+        BasisError: if a block has more than :data:`LARGEST_BLOCK` elements.
+
     Attributes:
         channels: the irreps, in order; channel c has 2l+1 rows, m = -l..l.
         transform: (n_rows, n_first * n_second), orthonormal rows.
@@ -52,6 +59,11 @@ class BlockLayout:
     def __init__(self, first: ElementBasis, second: ElementBasis, *, symmetric: bool = False) -> None:
         if symmetric and first != second:
             raise ValueError("a symmetric block needs the same element twice")
+        if first.n_functions * second.n_functions > LARGEST_BLOCK:
+            raise BasisError(
+                f"a block of {first.n_functions} x {second.n_functions} functions is too large; "
+                f"expected at most {LARGEST_BLOCK} elements, which is about 128 functions per atom"
+            )
         self.first, self.second, self.symmetric = first, second, symmetric
         channels: list[Channel] = []
         rows: list[NDArray[np.float64]] = []

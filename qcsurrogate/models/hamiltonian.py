@@ -266,23 +266,21 @@ class HamiltonianModel(SurrogateModel):
         ]
         exact = collate(graphs)
         pairs, atoms = self(exact.to(weight.device, weight.dtype))
-        starts = self.orbital_basis.offsets(exact.atomic_numbers.tolist())
-        size = int(starts[-1])
-        if size * size <= _DENSE_LIMIT:
-            whole = self._assemble(exact, pairs, atoms, starts)
-            bounds = np.concatenate([[0], np.cumsum(exact.atom_counts)])
-            return [
-                self._to_pyscf_order(
-                    whole[starts[a] : starts[b], starts[a] : starts[b]], exact.atomic_numbers[a:b].tolist()
-                )
-                for a, b in itertools.pairwise(bounds)
-            ]
-        return [matrix for s in structures for matrix in self.delta_matrices([s])]
+        matrices = self._assemble(exact, pairs, atoms)
+        numbers = np.split(exact.atomic_numbers.numpy(), np.cumsum(exact.atom_counts)[:-1])
+        return [self._to_pyscf_order(m, z.tolist()) for m, z in zip(matrices, numbers, strict=True)]
 
     def _assemble(
-        self, graph: Graph, pairs: list[Tensor], atoms: list[tuple[int, Tensor]], starts: NDArray[np.int64]
-    ) -> NDArray[np.float64]:
-        matrix = np.zeros((int(starts[-1]), int(starts[-1])))
+        self, graph: Graph, pairs: list[Tensor], atoms: list[tuple[int, Tensor]]
+    ) -> list[NDArray[np.float64]]:
+        """The matrix of every molecule in internal order, from the network's output for a whole batch."""
+        place: list[slice] = []
+        matrices: list[NDArray[np.float64]] = []
+        for numbers in graph.atomic_numbers.split(list(graph.atom_counts)):
+            starts = self.orbital_basis.offsets(numbers.tolist()).tolist()
+            place += [slice(a, b) for a, b in itertools.pairwise(starts)]
+            matrices.append(np.zeros((starts[-1], starts[-1])))
+        owner = graph.molecule.tolist()
         edges = _pairs(graph)
         first = 0
         for (kind, count), prediction in zip(graph.pair_kinds, pairs, strict=True):
@@ -290,16 +288,15 @@ class HamiltonianModel(SurrogateModel):
             blocks = self._pair_blocks(kind, prediction, edges.wigner[part].to(prediction.device)).cpu().numpy()
             share = 0.5 if kind[0] == kind[1] else 1.0
             for i, j, block in zip(edges.target[part].tolist(), edges.source[part].tolist(), blocks, strict=True):
-                rows, columns = slice(starts[i], starts[i + 1]), slice(starts[j], starts[j + 1])
-                matrix[rows, columns] += share * block
-                matrix[columns, rows] += share * block.T
+                matrix = matrices[owner[i]]
+                matrix[place[i], place[j]] += share * block
+                matrix[place[j], place[i]] += share * block.T
             first += count
         for z, prediction in atoms:
             blocks = self.layouts.atom(z).to_blocks(self._statistics(str(z)).restore(prediction)).cpu().numpy()
             for i, block in zip(graph.atoms_by_element[z].tolist(), blocks, strict=True):
-                own = slice(starts[i], starts[i + 1])
-                matrix[own, own] = 0.5 * (block + block.T)
-        return matrix
+                matrices[owner[i]][place[i], place[i]] = 0.5 * (block + block.T)
+        return matrices
 
     def _to_pyscf_order(self, matrix: NDArray[np.float64], atomic_numbers: list[int]) -> NDArray[np.float64]:
         order = inverse_order(self.orbital_basis.internal_order(atomic_numbers))
@@ -311,10 +308,6 @@ class HamiltonianModel(SurrogateModel):
             "settings": self.settings.model_dump(mode="json"),
             "baseline": self.baseline,
         }
-
-
-_DENSE_LIMIT = 50_000_000
-"""Elements of the matrix that holds a whole batch; larger batches go molecule by molecule."""
 
 
 def _reverse(blocks: Tensor, target: Tensor, source: Tensor) -> Tensor:

@@ -4,14 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from qcsurrogate.errors import QCSurrogateError, StoreError
+from qcsurrogate.errors import OutputError, StoreError
 from qcsurrogate.store.files import write_atomically
-
-
-class OutputError(QCSurrogateError):
-    """A result that cannot be written where it was asked for."""
-
-    exit_code = 9
 
 
 def write_output(path: str | Path, content: bytes, what: str) -> None:

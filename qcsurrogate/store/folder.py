@@ -20,14 +20,12 @@ The state of a structure is read off these names alone, by any process at any ti
 from __future__ import annotations
 
 import os
-import platform
 import shutil
 import socket
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
@@ -50,6 +48,7 @@ from qcsurrogate.store.plan import Plan, read_plan, write_plan
 from qcsurrogate.store.shards import RecordFile, merge, read_records, write_packed
 from qcsurrogate.store.spec import DataSpec, FileSource, parse_spec
 from qcsurrogate.store.yaml_model import MAXIMUM_YAML_BYTES, dump_yaml
+from qcsurrogate.versions import installed_versions
 
 State = Literal["waiting", "running", "complete", "error"]
 STATES: tuple[State, ...] = ("waiting", "running", "complete", "error")
@@ -176,7 +175,7 @@ class StoreFolder:
         write_atomically(self.spec_file, spec_text)
         header = {
             "format_version": FORMAT_VERSION,
-            "versions": versions(),
+            "versions": installed_versions(_PACKAGES),
             "spec_sha256": sha256(spec_text),
             "plan_sha256": plan_digest,
             "source_sha256": source_digest(spec),
@@ -319,7 +318,7 @@ class StoreFolder:
     def _write_shard(self, path: Path, records: RecordFile) -> None:
         building = path.with_name(f"{path.name}.building{TEMPORARY_SUFFIX}")
         digest = write_packed(building, records)
-        manifest = {"keys": list(records.keys), "sha256": digest, "versions": versions()}
+        manifest = {"keys": list(records.keys), "sha256": digest, "versions": installed_versions(_PACKAGES)}
         write_atomically(path.with_suffix(".json"), json_bytes(manifest))
         move_into_place(building, path)
 
@@ -353,14 +352,3 @@ def source_digest(spec: DataSpec) -> str | None:
     if not isinstance(spec.structures, FileSource) or not Path(spec.structures.path).is_file():
         return None
     return sha256(Path(spec.structures.path).read_bytes())
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that a record depends on."""
-    found = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            found[package] = "not installed as a package"
-    return found

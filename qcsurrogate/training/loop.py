@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import metadata as distributions
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -37,6 +36,7 @@ from qcsurrogate.training.interrupts import Interrupts
 from qcsurrogate.training.optimisers import learning_rate_factor, make_optimisers, set_learning_rate
 from qcsurrogate.training.reporting import Reporter
 from qcsurrogate.training.sampler import EpochSampler
+from qcsurrogate.versions import installed_versions
 
 if TYPE_CHECKING:
     from qcsurrogate.models.base import SurrogateModel
@@ -392,12 +392,7 @@ def _plain(value: Any) -> dict[str, Any]:
 
 
 def _versions(device: torch.device) -> str:
-    versions = {"python": platform.python_version(), "platform": platform.platform()}
-    for name in _PACKAGES:
-        try:
-            versions[name] = distributions.version(name)
-        except distributions.PackageNotFoundError:
-            versions[name] = "not installed"
+    versions = {"platform": platform.platform(), **installed_versions(_PACKAGES)}
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     return json.dumps({**versions, "device": name, "threads": torch.get_num_threads()}, indent=2) + "\n"
 

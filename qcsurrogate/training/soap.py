@@ -102,8 +102,10 @@ def _update(gradient: Tensor, state: dict[str, Any], group: dict[str, Any]) -> T
         state.update(step=0, first_moment=torch.zeros_like(gradient), second_moment=torch.zeros_like(gradient))
         for side, product in outer.items():
             state[side] = product
+            # in float64, because float32 returns NaN for some products of low rank;
             # contiguous, as after a resumption: rounding depends on the strides
-            state[f"{side}_basis"] = torch.linalg.eigh(product).eigenvectors.contiguous()
+            vectors = torch.linalg.eigh(product.double()).eigenvectors
+            state[f"{side}_basis"] = vectors.to(product).contiguous()
         return torch.zeros_like(gradient)
 
     state["step"] += 1

@@ -11,8 +11,7 @@ from qcsurrogate.compare.figures import FIGURE
 from qcsurrogate.compare.run import compare, compare_subjects
 from qcsurrogate.compare.schema import read_comparison
 from qcsurrogate.compare.subjects import _labels, check_domain, differences, read_curves
-from qcsurrogate.errors import ConvergenceError, DomainError, ModelFileError, SpecError, StoreError
-from qcsurrogate.prediction.output import OutputError
+from qcsurrogate.errors import ConvergenceError, DomainError, ModelFileError, OutputError, SpecError, StoreError
 from qcsurrogate.reference.settings import EvenTempered
 from tests.compare.conftest import METHOD, settings
 from tests.compare.known import known_density, known_hamiltonian, symmetric_noise

@@ -9,9 +9,8 @@ import h5py
 import numpy as np
 import pytest
 
-from qcsurrogate.errors import SpecError
+from qcsurrogate.errors import OutputError, SpecError
 from qcsurrogate.prediction.files import save, summary
-from qcsurrogate.prediction.output import OutputError
 from tests.prediction.exact import HYDROGEN, WATER
 
 
