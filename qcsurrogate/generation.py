@@ -219,7 +219,7 @@ class _Run:
                     batch = in_flight.pop(future)
                     result = _outcomes_or_death(future)
                     if isinstance(result, KilledWorker):
-                        result, again = self._after_death(batch, result, deaths)
+                        result, again = self._after_death(batch, deaths)
                         alone.extend(again)
                     self._note(result, progress)
                 progress.show()
@@ -232,9 +232,7 @@ class _Run:
             compute_batch, str(self.folder.path), batch, self.calculator, self.threads, memory_mb, pure=False
         )
 
-    def _after_death(
-        self, batch: tuple[str, ...], death: KilledWorker, deaths: Counter[str]
-    ) -> tuple[list[Outcome], list[str]]:
+    def _after_death(self, batch: tuple[str, ...], deaths: Counter[str]) -> tuple[list[Outcome], list[str]]:
         """What a batch left behind whose worker died, and what of it to try again alone."""
         done = self.folder.pending_keys(self.header.plan) | {p.stem for p in self.folder.errors.glob("*.json")}
         outcomes = [Outcome(key, failed=self.folder.error_file(key).is_file()) for key in batch if key in done]
@@ -242,6 +240,7 @@ class _Run:
         for key in batch:
             if key in done:
                 continue
+            self.folder.unmark_running(key)
             deaths[key] += len(batch) == 1
             if deaths[key] < DEATHS_ALLOWED:
                 again.append(key)
@@ -249,7 +248,7 @@ class _Run:
             label = self.header.plan.structures[self.header.plan.index[key]].label
             message = (
                 f"{label}: the worker process died {DEATHS_ALLOWED} times over it, perhaps for lack of memory; "
-                f"use fewer workers or leave it out ({death})"
+                f"use fewer workers or leave it out"
             )
             self.folder.write_failure(key, "WorkerDied", message)
             outcomes.append(Outcome(key, failed=True))
