@@ -18,7 +18,13 @@ from qcsurrogate.units import MICROHARTREE_PER_HARTREE
 
 SPEC = "water_demo"
 OVERRIDES: Mapping[str, tuple[str, ...]] = {
-    "hamiltonian": ("training.steps=1200", "training.validate_every=100"),
+    "hamiltonian": (
+        "training.steps=1200",
+        "training.validate_every=100",
+        # a short run on few geometries gains from larger steps: 4.2 uEh instead of 5.4 (validation, seed 0)
+        "training.learning_rate=6e-3",
+        "training.second_moment_decay=0.9",
+    ),
     "density": ("training.steps=1000", "training.validate_every=100"),
 }
 """Training settings of each model that differ from the defaults."""
