@@ -180,13 +180,8 @@ def _undamaged_pending(folder: StoreFolder, header: Header) -> set[str]:
 
 
 def _todo(folder: StoreFolder, header: Header, retry_failed: bool) -> list[str]:
-    """What is to be computed, in the order of the keys.
-
-    Keys are hashes, so whatever part of a run is finished is a fair sample of the whole,
-    and the slow structures do not all come last.
-    """
     wanted = ("waiting", "running", "error") if retry_failed else ("waiting", "running")
-    return sorted(key for key, state in folder.states(header.plan).items() if state in wanted)
+    return [key for key, state in folder.states(header.plan).items() if state in wanted]
 
 
 class _Run:
