@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import warnings
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,6 +22,7 @@ from functools import lru_cache
 from multiprocessing import resource_tracker
 from pathlib import Path
 from time import perf_counter
+from types import FrameType
 from typing import Any, Protocol
 
 import dask
@@ -47,7 +49,7 @@ DEATHS_ALLOWED = 3
 
 _BATCHES_PER_SLOT = 8
 _LARGEST_BATCH = 4
-_LOOK_EVERY_SECONDS = 5.0
+_LOOK_EVERY_SECONDS = 0.5
 _MEMORY_MB = 4000
 
 
@@ -208,21 +210,24 @@ class _Run:
         deaths: Counter[str] = Counter()
         in_flight: dict[Future[Any], tuple[str, ...]] = {}
         try:
-            while untried or alone or in_flight:
-                slots = max(1, sum(client.nthreads().values()))  # workers may join and leave
-                while (untried or alone) and len(in_flight) <= 2 * slots:
-                    batch = (alone.popleft(),) if alone else _next_batch(untried, slots)
-                    in_flight[self._submit(client, batch, _memory_mb(slots))] = batch
-                for future in _first_done(in_flight):
-                    if future.status in ("lost", "pending"):  # its worker died with the result: it is run again
-                        continue
-                    batch = in_flight.pop(future)
-                    result = _outcomes_or_death(future)
-                    if isinstance(result, KilledWorker):
-                        result, again = self._after_death(batch, deaths)
-                        alone.extend(again)
-                    self._note(result, progress)
-                progress.show()
+            with _interrupts_noted() as interrupted:
+                while (untried or alone or in_flight) and not interrupted.is_set():
+                    slots = max(1, sum(client.nthreads().values()))  # workers may join and leave
+                    while (untried or alone) and len(in_flight) <= 2 * slots:
+                        batch = (alone.popleft(),) if alone else _next_batch(untried, slots)
+                        in_flight[self._submit(client, batch, _memory_mb(slots))] = batch
+                    for future in _first_done(in_flight):
+                        if future.status in ("lost", "pending"):  # its worker died with the result: it is run again
+                            continue
+                        batch = in_flight.pop(future)
+                        result = _outcomes_or_death(future)
+                        if isinstance(result, KilledWorker):
+                            result, again = self._after_death(batch, deaths)
+                            alone.extend(again)
+                        self._note(result, progress)
+                    progress.show()
+            if interrupted.is_set():
+                raise KeyboardInterrupt
         finally:
             if in_flight:
                 client.cancel(list(in_flight))
@@ -410,6 +415,29 @@ def _connected(client: Client | None, n_workers: int | None, threads: int, folde
             stack.enter_context(cluster)
             local = stack.enter_context(Client(cluster))
         yield local
+
+
+@contextlib.contextmanager
+def _interrupts_noted() -> Iterator[threading.Event]:
+    """Note Ctrl-C instead of raising it wherever the program is; a second one is raised.
+
+    Raised inside a callback of a C library (h5py has some), it would be swallowed.
+    """
+    noted = threading.Event()
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if not in_main_thread or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield noted
+        return
+
+    def note(_number: int, _frame: FrameType | None) -> None:
+        noted.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield noted
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @contextlib.contextmanager
