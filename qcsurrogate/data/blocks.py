@@ -8,7 +8,7 @@ The change of basis is orthogonal, so its inverse is its transpose, exactly.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -166,9 +166,15 @@ def from_bond_frame(kind: PairKind, basis: BasisSet, blocks: Tensor, wigner: Ten
     return first.transpose(1, 2) @ blocks @ second
 
 
-def cut_blocks(
-    matrix: Tensor, basis: BasisSet, atomic_numbers: Sequence[int], pairs: Sequence[tuple[int, int]]
-) -> Tensor:
-    """Blocks (n_pairs, n_first, n_second) of pairs of one kind out of a matrix in internal order."""
-    starts = basis.offsets(list(atomic_numbers))
+def cut_blocks(matrix: Tensor, starts: NDArray[np.int64], pairs: Iterable[tuple[int, int]]) -> Tensor:
+    """Blocks of a matrix in internal order, all between the same two elements.
+
+    Args:
+        matrix: (n, n).
+        starts: (n_atoms + 1,) first function of every atom.
+        pairs: (first atom, second atom) of each block.
+
+    Returns:
+        (n_pairs, n_first, n_second).
+    """
     return torch.stack([matrix[starts[i] : starts[i + 1], starts[j] : starts[j + 1]] for i, j in pairs])

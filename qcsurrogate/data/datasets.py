@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from qcsurrogate.basis import BasisSet
-from qcsurrogate.data.blocks import BlockLayouts, to_bond_frame
+from qcsurrogate.data.blocks import BlockLayouts, cut_blocks, to_bond_frame
 from qcsurrogate.data.graphs import Graph, PairKind, build_graph, collate
 from qcsurrogate.errors import StoreError
 from qcsurrogate.reference.density_fit import atom_orthonormal_transform, charges
@@ -282,7 +282,7 @@ def _hamiltonian_sample(
     graph = settings.graph(record.structure)
     order = basis.internal_order(numbers)
     matrix = torch.as_tensor(label[np.ix_(order, order)])
-    starts = basis.offsets(numbers).tolist()
+    starts = basis.offsets(numbers)
     pair_rows: dict[PairKind, Tensor] = {}
     covered = 0.0
     first = 0
@@ -291,14 +291,14 @@ def _hamiltonian_sample(
     for kind, count in graph.pair_kinds:
         part = slice(first, first + count)
         ends = zip(graph.pairs.target[part].tolist(), graph.pairs.source[part].tolist(), strict=True)
-        blocks = torch.stack([matrix[starts[i] : starts[i + 1], starts[j] : starts[j + 1]] for i, j in ends])
+        blocks = cut_blocks(matrix, starts, ends)
         rotated = to_bond_frame(kind, basis, blocks, graph.pairs.wigner[part])
         pair_rows[kind] = layouts.pair(kind).to_irreps(rotated).to(dtype)
         covered += float(blocks.abs().sum()) * (1.0 if kind[0] == kind[1] else 2.0)
         first += count
     atom_rows: dict[int, Tensor] = {}
     for z, atoms in graph.atoms_by_element.items():
-        blocks = torch.stack([matrix[starts[i] : starts[i + 1], starts[i] : starts[i + 1]] for i in atoms.tolist()])
+        blocks = cut_blocks(matrix, starts, ((i, i) for i in atoms.tolist()))
         atom_rows[z] = layouts.atom(z).to_irreps(blocks).to(dtype)
         covered += float(blocks.abs().sum())
     neglected = max(0.0, float(matrix.abs().sum()) - covered)

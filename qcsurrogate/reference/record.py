@@ -8,7 +8,7 @@ reads and checks from :data:`FIELDS`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Final, Literal
 
 import numpy as np
@@ -106,7 +106,3 @@ class ReferenceRecord:
         if name in ("atomic_numbers", "positions", "charge", "spin"):
             return getattr(self.structure, name)
         return getattr(self, name)
-
-
-_STRUCTURE_FIELDS = {"atomic_numbers", "positions", "charge", "spin"}
-assert {f.name for f in fields(ReferenceRecord)} - {"structure"} | _STRUCTURE_FIELDS == set(FIELD)  # noqa: S101

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ from qcsurrogate.reference.compute import check_record, compute_reference
 from qcsurrogate.reference.density_fit import charges, fit_density
 from qcsurrogate.reference.kohn_sham import build_molecule, run_kohn_sham
 from qcsurrogate.reference.normal_modes import harmonic_modes
-from qcsurrogate.reference.record import ReferenceRecord
+from qcsurrogate.reference.record import FIELD, ReferenceRecord
 from qcsurrogate.reference.settings import EvenTempered, Method, Targets
 from qcsurrogate.structures import Structure
 from qcsurrogate.testing import orbital_rotation, random_rotation
@@ -160,3 +160,8 @@ def test_normal_modes_of_water_are_pyscfs() -> None:
     assert len(modes.angular_frequencies) == 3
     atomic_mass_unit = 1822.888486
     np.testing.assert_allclose(modes.angular_frequencies * np.sqrt(atomic_mass_unit), published, rtol=1e-3)
+
+
+def test_every_part_of_a_record_is_listed_for_the_store() -> None:
+    of_structure = {"atomic_numbers", "positions", "charge", "spin"}
+    assert {f.name for f in fields(ReferenceRecord)} - {"structure"} | of_structure == set(FIELD)
