@@ -22,9 +22,9 @@ from qcsurrogate.store.folder import StoreFolder
 from qcsurrogate.store.store import Store
 from tests.store import fakes
 from tests.store.conftest import client  # noqa: F401 - a fixture
-from tests.test_generation import assert_same_contents
+from tests.generation.test_generation import assert_same_contents
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 SCRIPT = """
 import resource, sys
