@@ -46,7 +46,8 @@ from qcsurrogate.store.files import (
 from qcsurrogate.store.hdf5 import MAXIMUM_FILE_BYTES, damaged
 from qcsurrogate.store.plan import Plan, read_plan, write_plan
 from qcsurrogate.store.shards import RecordFile, merge, read_records, write_packed
-from qcsurrogate.store.spec import DataSpec, FileSource, parse_spec
+from qcsurrogate.store.sources import FileSource
+from qcsurrogate.store.spec import DataSpec, parse_spec
 from qcsurrogate.store.yaml_model import MAXIMUM_YAML_BYTES, dump_yaml
 from qcsurrogate.versions import installed_versions
 

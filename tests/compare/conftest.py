@@ -11,7 +11,8 @@ from qcsurrogate.reference.settings import Method
 from qcsurrogate.store.folder import StoreFolder
 from qcsurrogate.store.plan import make_plan
 from qcsurrogate.store.shards import write_records
-from qcsurrogate.store.spec import DataSpec, DisplacementSource, Equilibrium, RandomSplit
+from qcsurrogate.store.sources import DisplacementSource, Equilibrium
+from qcsurrogate.store.spec import DataSpec, RandomSplit
 from qcsurrogate.store.store import Store
 from tests.compare.known import HOSTILE_NAME, coefficient_noise, known_density, known_hamiltonian, symmetric_noise
 

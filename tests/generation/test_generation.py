@@ -19,16 +19,10 @@ from qcsurrogate.generation import generate
 from qcsurrogate.reference.compute import compute_reference
 from qcsurrogate.reference.record import FIELDS
 from qcsurrogate.store import files, progress
+from qcsurrogate.store.collect import collect_structures
 from qcsurrogate.store.folder import StoreFolder
-from qcsurrogate.store.plan import collect_structures
-from qcsurrogate.store.spec import (
-    DataSpec,
-    FileSource,
-    MoleculeSplit,
-    PackagedSource,
-    RandomSplit,
-    ThermalSource,
-)
+from qcsurrogate.store.sources import FileSource, PackagedSource, ThermalSource
+from qcsurrogate.store.spec import DataSpec, MoleculeSplit, RandomSplit
 from qcsurrogate.store.store import Store
 from tests.store import fakes
 from tests.store.conftest import client, finished, store_path  # noqa: F401 - fixtures

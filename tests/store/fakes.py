@@ -13,7 +13,8 @@ from qcsurrogate.errors import ConvergenceError
 from qcsurrogate.reference.atoms import FreeAtoms
 from qcsurrogate.reference.record import ReferenceRecord
 from qcsurrogate.reference.settings import Method, Targets
-from qcsurrogate.store.spec import DataSpec, DisplacementSource, Equilibrium, RandomSplit
+from qcsurrogate.store.sources import DisplacementSource, Equilibrium
+from qcsurrogate.store.spec import DataSpec, RandomSplit
 from qcsurrogate.structures import Structure
 
 HYDROGEN = Equilibrium(name="hydrogen", symbols=("H", "H"), positions_angstrom=((0.0, 0.0, 0.0), (0.0, 0.0, 0.74)))

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from qcsurrogate.errors import SpecError
-from qcsurrogate.store.plan import collect_structures
+from qcsurrogate.store.collect import collect_structures
+from qcsurrogate.store.sources import FileSource
 from qcsurrogate.store.spec import (
     DataSpec,
-    FileSource,
     MoleculeSplit,
     differences,
     load_spec,

@@ -7,7 +7,7 @@ import pytest
 
 from qcsurrogate.errors import SpecError
 from qcsurrogate.sampling import sample_displacements
-from qcsurrogate.store.plan import collect_structures
+from qcsurrogate.store.collect import collect_structures
 from qcsurrogate.store.spec import MoleculeSplit, RandomSplit, SizeSplit, load_spec
 from qcsurrogate.store.splits import LEFT_OUT, TEST, TRAIN, VALIDATION, assign_splits, connectivity
 from qcsurrogate.structures import Structure
