@@ -1,0 +1,102 @@
+"""The command line ``qcsurrogate``: parse, call, print.
+
+Data goes to standard output, everything else to standard error.  What a command needs is
+imported when it runs, so that ``--help`` is immediate.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from qcsurrogate.cli.arguments import Parser, say
+from qcsurrogate.cli.references import add_generate, add_inspect, add_status
+from qcsurrogate.cli.surrogates import add_compare, add_demo, add_predict, add_schema, add_train
+from qcsurrogate.errors import QCSurrogateError
+
+EXIT_CODES = """\
+exit codes:
+  0    done (structures that failed are counted and listed; they do not fail the command)
+  1    anything else that went wrong; demo: a target was missed
+  2    an option, a spec or a configuration that cannot be used
+  3    a structure, a structure file or a basis that cannot be used
+  4    no structure converged, or a reference record failed its checks
+  5    a store that is missing, damaged or not writable
+  6    a model file that is missing or damaged
+  7    a model asked about elements, a charge, a spin or a basis it was not trained on
+  8    training that cannot start, resume or go on
+  9    a result that cannot be written
+  130  stopped by Ctrl-C; generate, train and demo go on when they are started again
+  141  whatever read the output closed it"""
+
+_INTERRUPTED, _PIPE_CLOSED = 130, 141
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        The exit code, see :data:`EXIT_CODES`.
+    """
+    try:
+        try:
+            return _run(arguments)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes standard output once more at exit; let that go nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _PIPE_CLOSED
+    except KeyboardInterrupt:
+        say("interrupted; generate, train and demo go on when they are started again")
+        return _INTERRUPTED
+    except (QCSurrogateError, OSError) as error:
+        if os.environ.get("QCSURROGATE_TRACEBACK"):
+            raise
+        say(f"error: {error}")
+        return error.exit_code if isinstance(error, QCSurrogateError) else QCSurrogateError.exit_code
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    options, unknown = build_parser().parse_known_args(arguments)
+    if unknown:
+        options.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    code: int = options.run(options)
+    return code
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line."""
+    parser = Parser(
+        prog="qcsurrogate",
+        description="Neural surrogates of Kohn-Sham density functional theory: generate references with PySCF, train "
+        "equivariant networks, predict densities and Hamiltonians, compare.",
+        epilog=EXIT_CODES + "\n\nQCSURROGATE_TRACEBACK=1 shows where an error comes from.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
+    for add in (
+        add_generate,
+        add_status,
+        add_inspect,
+        add_train,
+        add_predict,
+        add_compare,
+        add_schema,
+        add_demo,
+    ):
+        add(commands)
+    return parser
+
+
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        import qcsurrogate
+
+        print(f"qcsurrogate {qcsurrogate.__version__}")
+        parser.exit()

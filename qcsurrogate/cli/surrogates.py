@@ -1,0 +1,262 @@
+"""Commands that train, use and judge surrogates: train, predict, compare, schema, demo."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qcsurrogate.cli.arguments import (
+    Commands,
+    add_json,
+    add_quiet,
+    add_set,
+    command,
+    count,
+    positive,
+    print_json,
+    say,
+    short,
+)
+from qcsurrogate.errors import QCSurrogateError, SpecError
+
+if TYPE_CHECKING:
+    from qcsurrogate.prediction.results import Prediction
+
+
+def add_train(commands: Commands) -> None:
+    parser = command(
+        commands,
+        "train",
+        "train a model on a store, or go on with it",
+        "qcsurrogate train hamiltonian water --out runs/water --set training.steps=8000",
+        run=_train,
+    )
+    parser.add_argument("kind", choices=["density", "hamiltonian"], help="what the model predicts")
+    parser.add_argument("store", metavar="DIR", help="folder of the store")
+    parser.add_argument("--out", required=True, metavar="RUN", help="folder of the run; an existing one is continued")
+    parser.add_argument("--config", metavar="YAML", help="file with the sections model and training")
+    add_set(parser, "a setting", "training.steps=8000")
+    add_quiet(parser)
+    add_json(parser)
+
+
+def add_predict(commands: Commands) -> None:
+    parser = command(
+        commands,
+        "predict",
+        "predict densities or Hamiltonians for structures",
+        "qcsurrogate predict runs/water waters.xyz --out waters.npz --json",
+        run=_predict,
+    )
+    parser.add_argument("model", metavar="MODEL", help="model file, or folder of a training run")
+    parser.add_argument("structures", metavar="STRUCTURES", nargs="+", help="xyz, extxyz or npz files")
+    parser.add_argument("--out", required=True, metavar="FILE", help="arrays of all structures, .npz or .h5")
+    parser.add_argument(
+        "--cube", choices=["density"], help="also write a cube file beside FILE for every structure (density models)"
+    )
+    parser.add_argument(
+        "--resolution", type=float, default=0.2, metavar="BOHR", help="distance of the cube's points (default: 0.2)"
+    )
+    parser.add_argument(
+        "--margin", type=float, default=4.0, metavar="BOHR", help="room around the nuclei in the cube (default: 4)"
+    )
+    parser.add_argument(
+        "--batch-size", type=positive, default=32, metavar="N", help="molecules at a time (default: 32)"
+    )
+    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
+    add_quiet(parser)
+    add_json(parser)
+
+
+def add_compare(commands: Commands) -> None:
+    parser = command(
+        commands,
+        "compare",
+        "compare models with the reference, and write report.html and metrics.json",
+        "qcsurrogate compare runs/hamiltonian runs/density --data water --out report",
+        run=_compare,
+    )
+    parser.add_argument("models", metavar="MODEL", nargs="+", help="model files, or folders of training runs")
+    parser.add_argument("--data", required=True, metavar="DIR", help="folder of the store")
+    parser.add_argument("--out", required=True, metavar="REPORT", help="folder of the report")
+    parser.add_argument("--split", default="test", help="train, validation or test (default: test)")
+    parser.add_argument("--limit", type=positive, metavar="N", help="compare at most N molecules, drawn at random")
+    parser.add_argument("--scf-molecules", type=count, default=20, metavar="N", help="with SCFs (default: 20)")
+    parser.add_argument("--density-molecules", type=count, default=40, metavar="N", help="on a grid (default: 40)")
+    parser.add_argument("--seed", type=count, default=0, metavar="N", help="of the draws (default: 0)")
+    parser.add_argument("--threads", type=positive, default=1, metavar="N", help="PySCF threads (default: 1)")
+    add_quiet(parser)
+    add_json(parser)
+
+
+def add_schema(commands: Commands) -> None:
+    parser = command(
+        commands,
+        "schema",
+        "print the JSON schema of data specs or of training configurations, for editors and checks",
+        "qcsurrogate schema > data_spec.schema.json",
+        run=_schema,
+    )
+    parser.add_argument(
+        "of",
+        nargs="?",
+        default="spec",
+        choices=["spec", "hamiltonian", "density"],
+        help="a data spec (default), or the configuration of training that kind of model",
+    )
+
+
+def add_demo(commands: Commands) -> None:
+    parser = command(
+        commands,
+        "demo",
+        "run the whole path on water: generate, train both models, compare",
+        "qcsurrogate demo --out demo",
+        run=_demo,
+    )
+    parser.add_argument("--out", default="demo", metavar="DIR", help="folder for everything (default: demo)")
+    add_quiet(parser)
+    add_json(parser)
+
+
+def _train(options: argparse.Namespace) -> int:
+    from qcsurrogate.pipeline import train_surrogate
+
+    result = train_surrogate(
+        options.kind, options.store, options.out, config=options.config, overrides=options.set, quiet=options.quiet
+    )
+    data = {
+        "model": None if result.model_path is None else str(result.model_path),
+        "finished": result.finished,
+        "steps": result.steps,
+        "best_step": result.best_step,
+        "wall_time_s": result.wall_time,
+        "cpu_time_s": result.cpu_time,
+        "metrics": dict(result.metrics),
+    }
+    if options.json:
+        print_json(data)
+    elif not options.quiet:
+        state = "finished" if result.finished else "stopped; the same command goes on"
+        print(f"{state} after {result.steps} steps and {result.wall_time / 60:.1f} min")
+        if result.model_path is not None:
+            print(f"best model (step {result.best_step}): {result.model_path}")
+            for name, value in result.metrics.items():
+                if name.startswith("validation_"):
+                    print(f"  {name} = {value:.4g}")
+    return 0
+
+
+def _predict(options: argparse.Namespace) -> int:
+    from qcsurrogate.prediction.files import check_suffix, save, summary
+    from qcsurrogate.prediction.results import DensityPrediction
+    from qcsurrogate.prediction.surrogate import load
+    from qcsurrogate.structures import read_structures
+
+    out = check_suffix(options.out)
+    surrogate = load(options.model, options.device)
+    if options.cube and surrogate.kind != "density":
+        raise SpecError(f"--cube density needs a density model; '{options.model}' is a {surrogate.kind} model")
+    charge, spin = surrogate.method.charge, surrogate.method.spin
+    structures = [s for path in options.structures for s in read_structures(path, charge, spin)]
+    predictions: Sequence[Prediction] = surrogate.predict(structures, batch_size=options.batch_size)
+    save(predictions, out)
+    cubes = []
+    if options.cube:
+        names = _file_names(out, [p.structure.name for p in predictions])
+        for path, prediction in zip(names, predictions, strict=True):
+            if isinstance(prediction, DensityPrediction):
+                prediction.write_cube(path, resolution=options.resolution, margin=options.margin)
+                cubes.append(str(path))
+    data = {"out": str(out), **({"cubes": cubes} if cubes else {}), **summary(predictions)}
+    if options.json:
+        print_json(data)
+    elif not options.quiet:
+        _print_predictions(data)
+        for written in (str(out), *cubes):
+            say(f"wrote {written}")
+    return 0
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from qcsurrogate.compare.run import METRICS_FILE_NAME, REPORT_FILE_NAME, compare
+
+    result = compare(
+        options.models,
+        options.data,
+        options.out,
+        split=options.split,
+        limit=options.limit,
+        scf_molecules=options.scf_molecules,
+        density_molecules=options.density_molecules,
+        seed=options.seed,
+        threads=options.threads,
+        quiet=options.quiet,
+    )
+    out = Path(options.out)
+    if options.json:
+        print_json(result)
+    elif not options.quiet:
+        for item in result["headline"]:
+            print(f"{item['title']}: {item['shown']} ({item['rating']}). {item['verdict']}")
+        print(f"report: {out / REPORT_FILE_NAME}")
+        print(f"figures: {out / METRICS_FILE_NAME}")
+    if result["failures"]:
+        say(f"{len(result['failures'])} comparisons failed; the report names them")
+    return 0
+
+
+def _schema(options: argparse.Namespace) -> int:
+    if options.of == "spec":
+        from qcsurrogate.store.spec import spec_schema
+
+        print_json(spec_schema())
+    else:
+        from qcsurrogate.pipeline import config_schema
+
+        print_json(config_schema(options.of))
+    return 0
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from qcsurrogate.demo import demo
+
+    result = demo(options.out, quiet=options.quiet)
+    if options.json:
+        print_json(
+            {
+                "targets": [{**vars(target), "passed": target.passed} for target in result.targets],
+                "report": str(result.report),
+                "metrics": str(result.metrics),
+                "wall_time_s": result.wall_time,
+            }
+        )
+    else:
+        width = max(len(target.title) for target in result.targets)
+        for target in result.targets:
+            mark = "PASS" if target.passed else "FAIL"
+            print(f"{mark}  {target.title:{width}}  {target.value:8.3f} {target.unit} (target: <= {target.limit:g})")
+        print(f"report: {result.report}")
+    return 0 if all(target.passed for target in result.targets) else QCSurrogateError.exit_code
+
+
+def _print_predictions(data: Mapping[str, Any]) -> None:
+    for entry in data["structures"]:
+        values = [
+            f"{name} {short(entry[name])} {unit}"
+            for name, unit in data["units"].items()
+            if not (isinstance(entry[name], list) and isinstance(entry[name][0], list))
+        ]
+        print(f"{entry['name'] or entry['formula']}: " + "; ".join(values))
+
+
+def _file_names(out: Path, names: Sequence[str]) -> list[Path]:
+    """One cube file for each structure, beside ``out``: numbered, with what of its name a file may have."""
+    if len(names) == 1:
+        return [out.with_suffix(".cube")]
+    width = len(str(len(names) - 1))
+    safe = [re.sub(r"[^A-Za-z0-9._-]+", "_", name)[:60] for name in names]
+    return [out.with_name(f"{out.stem}_{i:0{width}d}_{name}".rstrip("_") + ".cube") for i, name in enumerate(safe)]
