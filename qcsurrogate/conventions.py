@@ -11,18 +11,22 @@ Two orders of atomic orbitals exist here:
 So the only permutation is that of p shells, (x, y, z) -> (y, z, x), and no sign ever
 changes.  The tests hold this against integrals that PySCF recomputes on rotated and
 reflected molecules.
+
+torch and e3nn are imported only by what computes with them: the workers that generate
+references need the orders, and should not wait seconds for a network library.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from e3nn import o3
 from numpy.typing import NDArray
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 E3NN_AXES = (1, 2, 0)
 """``positions[..., E3NN_AXES]`` are the coordinates that e3nn is given."""
@@ -65,6 +69,8 @@ def spherical_harmonics(l_max: int, directions: Tensor) -> Tensor:
         (..., (l_max + 1)^2) values, normalised so that their squares average to one
         over the sphere (e3nn's ``component`` normalisation).
     """
+    from e3nn import o3
+
     return o3.spherical_harmonics(
         list(range(l_max + 1)),
         directions[..., E3NN_AXES],
@@ -76,6 +82,8 @@ def spherical_harmonics(l_max: int, directions: Tensor) -> Tensor:
 @cache
 def _sample_points(l: int) -> tuple[Tensor, Tensor]:
     """Fixed directions and the matrix that reads l-coefficients off values there."""
+    import torch
+
     generator = torch.Generator().manual_seed(l)
     points = torch.randn(6 * l + 3, 3, generator=generator, dtype=torch.float64)
     points = points / points.norm(dim=1, keepdim=True)
@@ -98,6 +106,8 @@ def wigner_d(l: int, rotations: Tensor) -> Tensor:
     Returns:
         (..., 2l+1, 2l+1) matrices in internal order, of the dtype of ``rotations``.
     """
+    import torch
+
     if l == 0:
         return torch.ones(*rotations.shape[:-2], 1, 1, dtype=rotations.dtype, device=rotations.device)
     if l == 1:
@@ -137,5 +147,8 @@ def clebsch_gordan(l1: int, l2: int, l3: int) -> NDArray[np.float64]:
     Normalised so that, for fixed l1 and l2, the stack over all l3 is an orthogonal
     matrix from (m1, m2) to (l3, m3).
     """
+    import torch
+    from e3nn import o3
+
     w3j = o3.wigner_3j(l1, l2, l3, dtype=torch.float64).numpy()
     return np.asarray(w3j * np.sqrt(2 * l3 + 1))
