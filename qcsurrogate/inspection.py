@@ -73,7 +73,7 @@ def _store(path: Path) -> dict[str, Any]:
         **status(path),
         "method": spec.method.model_dump(mode="json"),
         "targets": spec.targets.model_dump(mode="json"),
-        "elements": _symbols({int(z) for s in store.plan.structures for z in s.atomic_numbers}),
+        "elements": _symbols(set(store.plan.elements)),
         "records": _records(store, store.keys()),
         "dataset_hash": store.dataset_hash(),
         "licence": spec.licence,

@@ -145,7 +145,7 @@ def _planned(spec: DataSpec, folder: StoreFolder, quiet: bool) -> Header:
         print(f"planning {spec.name}", file=sys.stderr, flush=True)
     plan = make_plan(spec)
     build_scf(build_molecule(plan.structures[0], spec.method), spec.method)  # an unknown functional fails here
-    atoms = free_atoms({int(z) for s in plan.structures for z in s.atomic_numbers}, spec.method)
+    atoms = free_atoms(plan.elements, spec.method)
     folder.write_header(spec, plan, atoms)
     return folder.read_header()
 

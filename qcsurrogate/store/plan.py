@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, overload
 
 import numpy as np
+from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
+from qcsurrogate.basis import BasisSet
 from qcsurrogate.errors import StoreError, StructureError
+from qcsurrogate.reference.kohn_sham import require_closed_shell
 from qcsurrogate.store.collect import collect_structures
 from qcsurrogate.store.hdf5 import Expected, StoredArray, damaged, read_arrays, write_arrays
 from qcsurrogate.store.spec import SPLIT_NAMES, DataSpec, SplitName
@@ -22,7 +25,7 @@ from qcsurrogate.structures import Structure
 KEY_TYPE: Final = np.dtype("S32")
 NAME_TYPE: Final = np.dtype("S120")
 
-_KEY_PATTERN: Final = re.compile(r"[0-9a-f]{32}")
+_KEY_PATTERN: Final = re.compile(rb"(?:[0-9a-f]{32})*")
 
 _ARRAYS: Final[dict[str, tuple[np.dtype[Any], tuple[str | int, ...], str, str]]] = {
     "keys": (KEY_TYPE, ("structure",), "1", "content key: geometry, charge, spin, method, targets"),
@@ -39,6 +42,86 @@ _ARRAYS: Final[dict[str, tuple[np.dtype[Any], tuple[str | int, ...], str, str]]]
 
 
 @dataclass(frozen=True, eq=False)
+class PlannedStructures(Sequence[Structure]):
+    """Structures in flat arrays, made into objects only when one is asked for.
+
+    A million structures take the memory of their numbers.
+
+    Attributes:
+        n_atoms: (n,) atoms of every structure.
+        atomic_numbers: (n_all,) nuclear charges, structure after structure.
+        positions: (n_all, 3) in bohr.
+        charge, spin: (n,).
+        names: (n,) UTF-8.
+    """
+
+    n_atoms: NDArray[np.int64]
+    atomic_numbers: NDArray[np.int64]
+    positions: NDArray[np.float64]
+    charge: NDArray[np.int64]
+    spin: NDArray[np.int64]
+    names: NDArray[np.bytes_]
+
+    @classmethod
+    def of(cls, structures: Sequence[Structure]) -> PlannedStructures:
+        """From objects."""
+        return cls(
+            np.array([len(s) for s in structures], np.int64),
+            np.concatenate([s.atomic_numbers for s in structures]),
+            np.concatenate([s.positions for s in structures]),
+            np.array([s.charge for s in structures], np.int64),
+            np.array([s.spin for s in structures], np.int64),
+            np.array([_shortened(s.name) for s in structures], NAME_TYPE),
+        )
+
+    @cached_property
+    def offsets(self) -> NDArray[np.int64]:
+        """(n + 1,) first atom of every structure, and the total."""
+        return np.concatenate([[0], np.cumsum(self.n_atoms)]).astype(np.int64)
+
+    def __len__(self) -> int:
+        return len(self.n_atoms)
+
+    @overload
+    def __getitem__(self, index: int) -> Structure: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Structure]: ...
+    def __getitem__(self, index: int | slice) -> Structure | Sequence[Structure]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        i = range(len(self))[index]
+        atoms = slice(int(self.offsets[i]), int(self.offsets[i + 1]))
+        numbers, positions = self.atomic_numbers[atoms], self.positions[atoms]
+        try:
+            return Structure(numbers, positions, int(self.charge[i]), int(self.spin[i]), self.name(i))
+        except StructureError as error:
+            raise StoreError(f"the store's plan is damaged: {error}") from error
+
+    def name(self, index: int) -> str:
+        """Name of one structure."""
+        return bytes(self.names[index]).decode(errors="replace")
+
+    def take(self, indices: Sequence[int] | NDArray[np.int64]) -> PlannedStructures:
+        """Some of them, in this order."""
+        chosen = np.asarray(indices, dtype=np.int64)
+        atoms = self.atoms_of(chosen)
+        return PlannedStructures(
+            self.n_atoms[chosen],
+            self.atomic_numbers[atoms],
+            self.positions[atoms],
+            self.charge[chosen],
+            self.spin[chosen],
+            self.names[chosen],
+        )
+
+    def atoms_of(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Rows of the flat arrays that hold the atoms of these structures, in this order."""
+        counts = self.n_atoms[indices]
+        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        return np.asarray(np.repeat(self.offsets[indices], counts) + within)
+
+
+@dataclass(frozen=True, eq=False)
 class Plan:
     """The structures of a store, each once, in order.
 
@@ -51,7 +134,7 @@ class Plan:
     """
 
     keys: tuple[str, ...]
-    structures: tuple[Structure, ...]
+    structures: PlannedStructures
     split: NDArray[np.int64]
     n_ao: NDArray[np.int64]
     n_aux: NDArray[np.int64]
@@ -64,42 +147,64 @@ class Plan:
         """Position of every key."""
         return {key: i for i, key in enumerate(self.keys)}
 
+    @cached_property
+    def elements(self) -> tuple[int, ...]:
+        """Atomic numbers that occur, ascending."""
+        return tuple(int(z) for z in np.unique(self.structures.atomic_numbers))
+
     def split_of(self, key: str) -> SplitName:
         """The part a structure belongs to."""
         return SPLIT_NAMES[int(self.split[self.index[key]])]
+
+    def label(self, key: str) -> str:
+        """What messages call a structure: its name in quotes, or its size."""
+        i = self.index[key]
+        name = self.structures.name(i)
+        return f"structure '{name}'" if name else f"structure with {self.structures.n_atoms[i]} atoms"
+
+    def part(self, keys: Iterable[str]) -> Plan:
+        """The plan of some structures, in this order."""
+        keys = tuple(keys)
+        rows = np.array([self.index[key] for key in keys], dtype=np.int64)
+        return Plan(keys, self.structures.take(rows), self.split[rows], self.n_ao[rows], self.n_aux[rows])
 
 
 def make_plan(spec: DataSpec) -> Plan:
     """Collect a spec's structures, drop repeated ones, divide them.
 
     Raises:
-        StructureError: for a file or geometry that cannot be used, or an open shell.
+        StructureError: for a file or geometry that cannot be used, or a spin that the
+            method does not treat.
         SpecError: if the split does not fit the structures.
         BasisError: if a basis lacks an element.
     """
     structures, groups = collect_structures(spec)
     for structure in structures:
-        if structure.spin != 0:
-            raise StructureError(
-                f"{structure.label} has spin {structure.spin}; expected 0: only closed shells (restricted Kohn-Sham) "
-                "are supported so far"
-            )
-    first = {spec.record_key(s): i for i, s in reversed(list(enumerate(structures)))}
-    unique = sorted(first.values())
+        require_closed_shell(structure)
+    keys = [spec.record_key(s) for s in structures]
+    unique = sorted({key: i for i, key in reversed(list(enumerate(keys)))}.values())
     structures = [structures[i] for i in unique]
     split = assign_splits(spec.split, structures, None if groups is None else [groups[i] for i in unique])
     kept = np.flatnonzero(split != LEFT_OUT)
-    structures = [structures[i] for i in kept]
-    elements = sorted({int(z) for s in structures for z in s.atomic_numbers})
+    planned = PlannedStructures.of([structures[i] for i in kept])
+    elements = [int(z) for z in np.unique(planned.atomic_numbers)]
     orbital = spec.method.orbital_basis(elements)
     auxiliary = spec.method.density_basis(elements) if spec.targets.density_coefficients else None
     return Plan(
-        keys=tuple(spec.record_key(s) for s in structures),
-        structures=tuple(structures),
+        keys=tuple(keys[unique[i]] for i in kept),
+        structures=planned,
         split=split[kept],
-        n_ao=np.array([orbital.n_functions(s.atomic_numbers) for s in structures], dtype=np.int64),
-        n_aux=np.array([auxiliary.n_functions(s.atomic_numbers) if auxiliary else 0 for s in structures], np.int64),
+        n_ao=_n_functions(orbital, planned),
+        n_aux=_n_functions(auxiliary, planned) if auxiliary else np.zeros(len(planned), np.int64),
     )
+
+
+def _n_functions(basis: BasisSet, structures: PlannedStructures) -> NDArray[np.int64]:
+    """(n,) functions of every structure."""
+    of_element = np.zeros(max(basis.elements) + 1, np.int64)
+    for z, element in basis.elements.items():
+        of_element[z] = element.n_functions
+    return np.add.reduceat(of_element[structures.atomic_numbers], structures.offsets[:-1])
 
 
 def write_plan(path: Path, plan: Plan) -> str:
@@ -111,15 +216,15 @@ def write_plan(path: Path, plan: Plan) -> str:
     structures = plan.structures
     values: dict[str, Any] = {
         "keys": np.array([key.encode() for key in plan.keys], KEY_TYPE),
-        "names": np.array([_shortened(s.name) for s in structures], NAME_TYPE),
-        "n_atoms": [len(s) for s in structures],
+        "names": structures.names,
+        "n_atoms": structures.n_atoms,
         "n_ao": plan.n_ao,
         "n_aux": plan.n_aux,
-        "charge": [s.charge for s in structures],
-        "spin": [s.spin for s in structures],
+        "charge": structures.charge,
+        "spin": structures.spin,
         "split": plan.split,
-        "atomic_numbers": np.concatenate([s.atomic_numbers for s in structures]),
-        "positions": np.concatenate([s.positions for s in structures]),
+        "atomic_numbers": structures.atomic_numbers,
+        "positions": structures.positions,
     }
     return write_arrays(
         path,
@@ -134,7 +239,7 @@ def _shortened(name: str) -> bytes:
     return name.encode()[: NAME_TYPE.itemsize].decode(errors="ignore").encode()
 
 
-def read_plan(path: Path, digest: str) -> Plan:
+def read_plan(path: Path, digest: str | None = None) -> Plan:
     """Read a plan.
 
     Raises:
@@ -153,26 +258,20 @@ def read_plan(path: Path, digest: str) -> Plan:
         raise damaged(path, "its arrays do not fit together")
     if arrays["split"].min() < 0 or arrays["split"].max() >= len(SPLIT_NAMES):
         raise damaged(path, "it holds an unknown split")
+    numbers = arrays["atomic_numbers"]
+    if not np.isfinite(arrays["positions"]).all() or numbers.min() < 1 or numbers.max() >= len(chemical_symbols):
+        raise damaged(path, "its positions or atomic numbers are no molecule's")
     try:
-        structures = _structures(arrays)
-    except (StructureError, UnicodeDecodeError) as error:
-        raise StoreError(f"'{path}' is damaged: {error}") from error
-    keys = tuple(key.decode(errors="replace") for key in arrays["keys"])
-    if len(set(keys)) != n or not all(_KEY_PATTERN.fullmatch(key) for key in keys):  # keys become file names
+        arrays["names"].tobytes().decode()
+    except UnicodeDecodeError as error:
+        raise damaged(path, f"its names are no UTF-8 ({error})") from error
+    text = arrays["keys"].tobytes()
+    if not _KEY_PATTERN.fullmatch(text):  # keys become file names
         raise damaged(path, "its keys are not different strings of 32 hexadecimal digits")
-    return Plan(keys, tuple(structures), arrays["split"], arrays["n_ao"], arrays["n_aux"])
-
-
-def _structures(arrays: dict[str, NDArray[Any]]) -> Sequence[Structure]:
-    stops = np.cumsum(arrays["n_atoms"])[:-1]
-    return [
-        Structure(numbers, positions, int(charge), int(spin), name.decode())
-        for numbers, positions, charge, spin, name in zip(
-            np.split(arrays["atomic_numbers"], stops),
-            np.split(arrays["positions"], stops),
-            arrays["charge"],
-            arrays["spin"],
-            arrays["names"],
-            strict=True,
-        )
-    ]
+    keys = tuple(key.decode() for key in arrays["keys"].tolist())
+    if len(set(keys)) != n:
+        raise damaged(path, "its keys are not different strings of 32 hexadecimal digits")
+    structures = PlannedStructures(
+        counts, arrays["atomic_numbers"], arrays["positions"], arrays["charge"], arrays["spin"], arrays["names"]
+    )
+    return Plan(keys, structures, arrays["split"], arrays["n_ao"], arrays["n_aux"])

@@ -164,12 +164,9 @@ def read_records(path: Path, keys: Sequence[str], plan: Plan, spec: DataSpec, di
 
 
 def _check_contents(path: Path, arrays: dict[str, NDArray[Any]], file: RecordFile) -> None:
-    structures = [file.plan.structures[file.plan.index[key]] for key in file.keys]
-    for name in ("atomic_numbers", "positions"):
-        if not np.array_equal(arrays[name], np.concatenate([getattr(s, name) for s in structures])):
-            raise damaged(path, f"'{name}' is not that of the planned structures")
-    for name in ("charge", "spin"):
-        if arrays[name].tolist() != [getattr(s, name) for s in structures]:
+    planned = file.plan.part(file.keys).structures
+    for name in ("atomic_numbers", "positions", "charge", "spin"):
+        if not np.array_equal(arrays[name], getattr(planned, name)):
             raise damaged(path, f"'{name}' is not that of the planned structures")
     if not (arrays["converged"] == 1).all():
         raise damaged(path, "it holds a record that is not converged")
@@ -193,7 +190,7 @@ def _expected(file: RecordFile) -> dict[str, Expected]:
 def _sizes(keys: Sequence[str], plan: Plan) -> dict[str, NDArray[np.int64]]:
     rows = [plan.index[key] for key in keys]
     n_ao = plan.n_ao[rows]
-    n_atoms = np.array([len(plan.structures[i]) for i in rows], dtype=np.int64)
+    n_atoms = plan.structures.n_atoms[rows]
     return {"atom": n_atoms, "ao": n_ao, "aux": plan.n_aux[rows], "triangle": n_ao * (n_ao + 1) // 2}
 
 

@@ -174,7 +174,7 @@ def with_method(**changes: Any) -> DataSpec:
         (with_method(basis="sto-33g"), BasisError, "no basis 'sto-33g' for element H"),
         (with_method(auxiliary_basis="jift"), BasisError, "no basis 'jift'"),
         (with_method(charge=1), StructureError, r"1 electrons \(charge 1\) cannot have spin 0"),
-        (with_method(spin=2), StructureError, r"has spin 2; expected 0: only closed shells"),
+        (with_method(spin=2), StructureError, r"has 2 unpaired electrons"),
         (
             fakes.spec(5, split=RandomSplit(kind="random", train=4, validation=2, test=2)),
             SpecError,

@@ -339,8 +339,9 @@ def test_a_folder_that_is_no_store(tmp_path: Path, store_path: Path) -> None:
         ("n_atoms", lambda a: a - 3, "arrays do not fit together"),
         ("n_atoms", lambda a: a * 2, "arrays do not fit together"),
         ("split", lambda a: a + 7, "holds an unknown split"),
-        ("positions", lambda a: a * 0, "is damaged: structure 'hydrogen_0': atoms 0"),
-        ("names", lambda a: np.array([b"\xff"] * len(a), a.dtype), "is damaged: .*decode"),
+        ("positions", lambda a: a * np.inf, "its positions or atomic numbers are no molecule's"),
+        ("atomic_numbers", lambda a: a + 118, "its positions or atomic numbers are no molecule's"),
+        ("names", lambda a: np.array([b"\xff"] * len(a), a.dtype), "its names are no UTF-8"),
         ("charge", lambda a: a[:-1], "arrays do not fit together"),
     ],
 )
@@ -357,6 +358,17 @@ def test_a_plan_that_makes_no_sense_is_refused(
     (store_path / "store.json").write_text(json.dumps(header | {"plan_sha256": digest}))
     with pytest.raises(StoreError, match=message):
         Store.open(store_path)
+
+
+def test_a_planned_geometry_that_is_impossible_is_refused_when_it_is_asked_for(finished: Path) -> None:
+    plan = Store.open(finished).plan
+    assert plan.structures[-1].name == "hydrogen_9"
+    assert [s.name for s in plan.structures[2:4]] == ["hydrogen_2", "hydrogen_3"]
+    assert [s.key for s in plan.part(plan.keys[3:1:-1]).structures] == [plan.structures[i].key for i in (3, 2)]
+    assert plan.label(plan.keys[0]) == plan.structures[0].label == "structure 'hydrogen_0'"
+    folded = replace(plan.structures, positions=plan.structures.positions * 0)
+    with pytest.raises(StoreError, match="the store's plan is damaged: structure 'hydrogen_1': atoms 0"):
+        folded[1]
 
 
 def test_plan_dimensions_that_do_not_match_the_shards_are_refused_before_reading(store_path: Path) -> None:
