@@ -1,48 +1,60 @@
-"""Flat arrays in HDF5, written whole and read only after everything was checked.
-
-The library never touches the disk: a file is made in memory and its bytes are written
-by :mod:`qcsurrogate.store.files`; on the way back the bytes are read first, compared
-with their digest where there is one, and opened in memory.  So a full disk cannot leave
-HDF5 in a broken state, and a file cannot change between a check and a read.
+"""Flat arrays in HDF5, read only after everything that a file declares was checked.
 
 Only one shape of file is accepted: hard links to datasets in the root group, each
-chunked with shuffle + gzip + fletcher32, of a dtype and shape that the caller knows
-beforehand.  External links, external storage, virtual datasets, other filters, user
-blocks and variable-length types are refused.  Version 1.10 of the format is written,
-in which every piece of metadata carries a checksum.
+chunked along its first axis with shuffle + gzip + fletcher32, of a dtype and shape that
+the caller knows beforehand.  External links, external storage, virtual datasets, other
+filters, user blocks, superblock extensions and variable-length types are refused.
+Version 1.10 of the format is written, in which every piece of metadata carries a
+checksum.
+
+A small file (:func:`write_arrays`, :func:`read_arrays`) is made and read in memory, and
+its bytes are written and read by :mod:`qcsurrogate.store.files`: a full disk cannot
+leave HDF5 in a broken state, and the file cannot change between the check of its digest
+and the read.  From a large one (:class:`ArrayFile`) rows are read where they lie.  In
+both cases HDF5 only finds the stored chunks; :mod:`qcsurrogate.store.chunks` decodes
+them with known bounds.
 """
 
 from __future__ import annotations
 
 import math
-import os
+import struct
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
+from io import RawIOBase
 from pathlib import Path
+from types import TracebackType
+from typing import Any
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from qcsurrogate.errors import StoreError
+from qcsurrogate.store.chunks import decoded_chunk, largest_stored_size
 from qcsurrogate.store.files import (
-    TEMPORARY_SUFFIX,
     move_into_place,
     read_limited,
     remove_quietly,
     sha256,
+    temporary_for,
     write_durably,
 )
 
 MAXIMUM_FILE_BYTES = 8 * 2**30
+"""Of a file that is read whole."""
 
-_SIGNATURE = b"\x89HDF\r\n\x1a\n"
-_CHUNK_BYTES = 2**18
+CHUNK_BYTES = 2**18
+
 _MAXIMUM_CHUNK_BYTES = 2**23
+_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_SUPERBLOCK = struct.Struct("<8sBBBBQQQQ")
+_UNDEFINED = 2**64 - 1
 _GZIP_LEVEL = 4
 _LARGEST_GZIP_RATIO = 1040
 _FILTERS = (h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_FLETCHER32)
+_LIBVER = ("v110", "v110")
 _H5_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, IndexError, NotImplementedError, MemoryError)
 
 
@@ -77,7 +89,7 @@ def write_arrays(path: Path, arrays: Mapping[str, StoredArray]) -> str:
             written does not read back equal.
     """
     image = _image(arrays)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
+    temporary = temporary_for(path)
     try:
         write_durably(temporary, image)
         _verify(temporary, arrays)
@@ -90,28 +102,43 @@ def write_arrays(path: Path, arrays: Mapping[str, StoredArray]) -> str:
 
 def _image(arrays: Mapping[str, StoredArray]) -> bytes:
     name = uuid.uuid4().hex  # two threads may not write to files of one name, even in memory
-    with h5py.File(name, "w", driver="core", backing_store=False, libver=("v110", "v110")) as file:
+    with h5py.File(name, "w", driver="core", backing_store=False, libver=_LIBVER) as file:
         for name, array in arrays.items():
             values = np.ascontiguousarray(array.values)
-            dataset = file.create_dataset(
-                name,
-                data=values,
-                chunks=_chunks(values),
-                compression="gzip",
-                compression_opts=_GZIP_LEVEL,
-                shuffle=True,
-                fletcher32=True,
-                track_times=False,
-            )
-            dataset.attrs["units"] = np.bytes_(array.units.encode())
-            dataset.attrs["description"] = np.bytes_(array.description.encode())
+            dataset = create_dataset(file, name, values.dtype, values.shape, array.units, array.description)
+            dataset[...] = values
         file.flush()
         return bytes(file.id.get_file_image())
 
 
-def _chunks(values: NDArray[np.generic]) -> tuple[int, ...]:
-    row_bytes = values.itemsize * math.prod(values.shape[1:])
-    return (min(len(values), max(1, _CHUNK_BYTES // row_bytes)), *values.shape[1:])
+def create_file(target: RawIOBase) -> h5py.File:
+    """A new HDF5 file whose bytes go to a Python file."""
+    return h5py.File(target, "w", libver=_LIBVER)
+
+
+def create_dataset(
+    file: h5py.File, name: str, dtype: np.dtype[Any], shape: tuple[int, ...], units: str, description: str
+) -> h5py.Dataset:
+    """An empty dataset as this module reads them: chunked, shuffle + gzip + fletcher32, with its meaning."""
+    dataset = file.create_dataset(
+        name,
+        shape,
+        dtype,
+        chunks=(min(shape[0], rows_in_chunk(dtype, shape)), *shape[1:]),
+        compression="gzip",
+        compression_opts=_GZIP_LEVEL,
+        shuffle=True,
+        fletcher32=True,
+        track_times=False,
+    )
+    dataset.attrs["units"] = np.bytes_(units.encode())
+    dataset.attrs["description"] = np.bytes_(description.encode())
+    return dataset
+
+
+def rows_in_chunk(dtype: np.dtype[Any], shape: tuple[int, ...]) -> int:
+    """How many rows make a chunk of about 256 KiB."""
+    return max(1, CHUNK_BYTES // (dtype.itemsize * math.prod(shape[1:])))
 
 
 def _verify(path: Path, arrays: Mapping[str, StoredArray]) -> None:
@@ -138,21 +165,112 @@ def read_arrays(
     image = read_limited(path, MAXIMUM_FILE_BYTES)
     if digest is not None and sha256(image) != digest:
         raise damaged(path, "its SHA-256 is not the one in its manifest: it was truncated or altered")
-    if not image.startswith(_SIGNATURE):
-        raise damaged(path, "it does not begin with the HDF5 signature (no HDF5 file, or one with a user block)")
-    if image[8:9] < b"\x02":
-        raise damaged(path, "its superblock has version 0 or 1, without checksums; expected 2 or 3")
+    _check_superblock(path, image[: _SUPERBLOCK.size], len(image))
     try:
         file_id = h5py.h5f.open_file_image(image)
     except _H5_ERRORS as error:
         raise damaged(path, f"HDF5 cannot open it ({error})") from error
-    try:
-        with h5py.File(file_id) as file:
+    with ArrayFile(path, h5py.File(file_id), expected, len(image)) as file:
+        return {name: file.read(name) for name in expected}
+
+
+class ArrayFile:
+    """A file of arrays whose declarations were checked; rows are read when they are asked for.
+
+    The last chunk of every array stays decoded, so rows that are read in order are
+    decoded once.  Made by :meth:`open`.
+    """
+
+    def __init__(self, path: Path, file: h5py.File, expected: Mapping[str, Expected], n_bytes: int) -> None:
+        self.path = path
+        self._file = file
+        self._last: dict[str, tuple[int, NDArray[np.generic]]] = {}
+        try:
             _check_names(path, file, expected)
-            datasets = {name: _checked_dataset(path, file, name, e, len(image)) for name, e in expected.items()}
-            return {name: np.asarray(dataset[()]) for name, dataset in datasets.items()}
-    except _H5_ERRORS as error:
-        raise damaged(path, f"HDF5 cannot read it ({type(error).__name__}: {error})") from error
+            self._datasets = {name: _checked_dataset(path, file, name, e, n_bytes) for name, e in expected.items()}
+        except _H5_ERRORS as error:
+            file.close()
+            raise damaged(path, f"HDF5 cannot read it ({type(error).__name__}: {error})") from error
+        except StoreError:
+            file.close()
+            raise
+
+    @classmethod
+    def open(cls, path: Path, expected: Mapping[str, Expected]) -> ArrayFile:
+        """Open a file where it lies; only what rows need is read from it.
+
+        Raises:
+            StoreError: if the file is missing, damaged, hostile or holds something else.
+        """
+        try:
+            if not path.is_file():  # a pipe or a device would block, or never end
+                raise StoreError(f"cannot find the file '{path}'; expected a regular file")
+            n_bytes = path.stat().st_size
+            with open(path, "rb") as raw:
+                _check_superblock(path, raw.read(_SUPERBLOCK.size), n_bytes)
+        except OSError as error:
+            raise StoreError(f"cannot read '{path}': {error.strerror or error}") from error
+        try:
+            file = h5py.File(path, "r", locking=False)
+        except _H5_ERRORS as error:
+            raise damaged(path, f"HDF5 cannot open it ({error})") from error
+        return cls(path, file, expected, n_bytes)
+
+    def read(self, name: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:
+        """Rows ``start`` to ``stop`` of an array.
+
+        Raises:
+            StoreError: if a chunk of them is damaged, or there are no such rows.
+        """
+        dataset = self._datasets[name]
+        length = dataset.shape[0]
+        stop = length if stop is None else stop
+        if not 0 <= start <= stop <= length:
+            raise damaged(self.path, f"'{name}' has {length} rows; expected rows {start} to {stop}")
+        found = np.empty((stop - start, *dataset.shape[1:]), dataset.dtype)
+        rows = dataset.chunk_rows
+        for first in range(start // rows * rows, stop, rows):
+            chunk = self._chunk(name, first)
+            low, high = max(start, first), min(stop, first + rows)
+            found[low - start : high - start] = chunk[low - first : high - first]
+        return found
+
+    def _chunk(self, name: str, first: int) -> NDArray[np.generic]:
+        """The chunk that begins with row ``first``, as long as the array goes."""
+        last = self._last.get(name)
+        if last is not None and last[0] == first:
+            return last[1]
+        dataset = self._datasets[name]
+        place = (first, *([0] * (len(dataset.shape) - 1)))
+        try:
+            info = dataset.id.get_chunk_info_by_coord(place)
+            if info.byte_offset is None or info.size > largest_stored_size(dataset.chunk_bytes):
+                raise damaged(self.path, f"'{name}' keeps {info.size} bytes for a chunk of {dataset.chunk_bytes}")
+            mask, stored = dataset.id.read_direct_chunk(place)
+        except _H5_ERRORS as error:
+            raise damaged(self.path, f"HDF5 cannot read it ({type(error).__name__}: {error})") from error
+        if mask:
+            raise damaged(self.path, f"'{name}' has a chunk that went through other filters than declared")
+        try:
+            values = decoded_chunk(stored, dataset.dtype, dataset.chunk_bytes)
+        except ValueError as error:
+            raise damaged(self.path, f"a chunk of '{name}' {error}") from error
+        chunk = values.reshape(dataset.chunk_rows, *dataset.shape[1:])
+        self._last[name] = (first, chunk)
+        return chunk
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._last.clear()
+        self._file.close()
+
+    def __enter__(self) -> ArrayFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
 
 def damaged(path: Path, what: str) -> StoreError:
@@ -161,6 +279,34 @@ def damaged(path: Path, what: str) -> StoreError:
         f"'{path}' cannot be used: {what}. Remove it, and its manifest if it is a shard, and run `generate` again: "
         "only its records are recomputed"
     )
+
+
+def _check_superblock(path: Path, head: bytes, n_bytes: int) -> None:
+    """What the first bytes say, before HDF5 follows any address in them."""
+    if not head.startswith(_SIGNATURE):
+        raise damaged(path, "it does not begin with the HDF5 signature (no HDF5 file, or one with a user block)")
+    if head[8:9] < b"\x02":
+        raise damaged(path, "its superblock has version 0 or 1, without checksums; expected 2 or 3")
+    if len(head) < _SUPERBLOCK.size:
+        raise damaged(path, f"it ends after {len(head)} bytes, within its superblock: it was truncated")
+    _, version, offset_size, length_size, flags, base, extension, end, _ = _SUPERBLOCK.unpack(head)
+    if version > 3 or (offset_size, length_size, flags, base) != (8, 8, 0, 0):
+        raise damaged(path, "its superblock has an unknown version, unusual sizes, flags or a base address")
+    if extension != _UNDEFINED:
+        raise damaged(path, "its superblock has an extension (driver information, a cached image); expected none")
+    if end != n_bytes:
+        raise damaged(path, f"it has {n_bytes} bytes but says {end}: it was truncated or something was appended")
+
+
+@dataclass(frozen=True, eq=False)
+class _Dataset:
+    """A dataset whose declaration was checked."""
+
+    id: h5py.h5d.DatasetID
+    dtype: np.dtype[np.generic]
+    shape: tuple[int, ...]
+    chunk_rows: int
+    chunk_bytes: int
 
 
 def _check_names(path: Path, file: h5py.File, expected: Mapping[str, Expected]) -> None:
@@ -178,7 +324,7 @@ def _check_names(path: Path, file: h5py.File, expected: Mapping[str, Expected]) 
             raise damaged(path, f"'{name}' is no dataset")
 
 
-def _checked_dataset(path: Path, file: h5py.File, name: str, expected: Expected, file_bytes: int) -> h5py.Dataset:
+def _checked_dataset(path: Path, file: h5py.File, name: str, expected: Expected, file_bytes: int) -> _Dataset:
     dataset_id = h5py.h5d.open(file.id, name.encode())
     properties = dataset_id.get_create_plist()
     if properties.get_external_count():
@@ -204,11 +350,13 @@ def _checked_dataset(path: Path, file: h5py.File, name: str, expected: Expected,
         raise damaged(
             path, f"'{name}' declares {n_bytes} bytes in chunks of {chunk_bytes}, more than {file_bytes} bytes can hold"
         )
-    n_chunks = math.prod(-(-length // chunk) for length, chunk in zip(shape, chunks, strict=True))
+    if chunks[1:] != shape[1:]:
+        raise damaged(path, f"'{name}' has chunks {chunks} of the shape {shape}; expected chunks of whole rows")
+    n_chunks = -(-shape[0] // chunks[0])
     if dataset_id.get_num_chunks() != n_chunks:
         raise damaged(path, f"'{name}' has {dataset_id.get_num_chunks()} chunks; expected {n_chunks}")
     _check_units(path, name, dataset_id, expected.units)
-    return h5py.Dataset(dataset_id)
+    return _Dataset(dataset_id, expected.dtype, shape, chunks[0], chunk_bytes)
 
 
 def _check_units(path: Path, name: str, dataset_id: h5py.h5d.DatasetID, units: str) -> None:

@@ -25,7 +25,7 @@ from qcsurrogate.store.spec import DataSpec
 SYMMETRY_TOLERANCE = 1e-9
 
 _OFFSETS: Final = {"atom": "atoms", "ao": "orbitals", "aux": "auxiliary functions", "triangle": "triangle elements"}
-_DIMENSION: Final[dict[FieldShape, tuple[str, tuple[int, ...]]]] = {
+DIMENSION: Final[dict[FieldShape, tuple[str, tuple[int, ...]]]] = {
     "scalar": ("record", ()),
     "vector3": ("record", (3,)),
     "atom": ("atom", ()),
@@ -34,6 +34,8 @@ _DIMENSION: Final[dict[FieldShape, tuple[str, tuple[int, ...]]]] = {
     "aux": ("aux", ()),
     "triangle": ("triangle", ()),
 }
+"""What the rows of a quantity count, and the shape of one row."""
+
 _STORED_TYPE: Final[dict[str, np.dtype[Any]]] = {
     "float64": np.dtype("<f8"),
     "int64": np.dtype("<i8"),
@@ -76,7 +78,7 @@ class RecordFile:
 
     def _value(self, field: Field, row: int, n_ao: int) -> object:
         array = self.arrays[field.name]
-        dimension = _DIMENSION[field.shape][0]
+        dimension = DIMENSION[field.shape][0]
         if dimension == "record":
             return array[row].copy() if array.ndim > 1 else _SCALARS[field.dtype](array[row])
         offsets = self.arrays[f"{dimension}_offsets"]
@@ -133,7 +135,7 @@ def write_packed(path: Path, file: RecordFile) -> str:
     Raises:
         StoreError: if the file cannot be written.
     """
-    meaning = {name: (e.units, _description(name, file.fields)) for name, e in _expected(file).items()}
+    meaning = {name: (e.units, array_description(name, file.fields)) for name, e in expected_arrays(file).items()}
     return write_arrays(path, {name: StoredArray(file.arrays[name], *meaning[name]) for name in meaning})
 
 
@@ -142,7 +144,7 @@ def merge(files: Sequence[RecordFile]) -> RecordFile:
     keys = tuple(key for file in files for key in file.keys)
     plan, fields = files[0].plan, files[0].fields
     arrays = {f.name: np.concatenate([file.arrays[f.name] for file in files]) for f in fields}
-    return RecordFile(plan, fields, keys, arrays | _frame(keys, plan, fields))
+    return RecordFile(plan, fields, keys, arrays | frame_arrays(keys, plan, fields))
 
 
 def read_records(path: Path, keys: Sequence[str], plan: Plan, spec: DataSpec, digest: str | None = None) -> RecordFile:
@@ -155,15 +157,20 @@ def read_records(path: Path, keys: Sequence[str], plan: Plan, spec: DataSpec, di
     if unknown or not keys or len(set(keys)) != len(keys):
         raise damaged(path, f"it is said to hold the records {unknown[:3] or list(keys)[:3]}, which are not planned")
     empty = RecordFile(plan, stored_fields(spec), tuple(keys), {})
-    arrays: dict[str, NDArray[Any]] = {**read_arrays(path, _expected(empty), digest)}
-    for name, value in _frame(empty.keys, plan, empty.fields).items():
+    arrays: dict[str, NDArray[Any]] = {**read_arrays(path, expected_arrays(empty), digest)}
+    for name, value in frame_arrays(empty.keys, plan, empty.fields).items():
         if not np.array_equal(arrays[name], value):
             raise damaged(path, f"'{name}' is not what the plan says")
-    _check_contents(path, arrays, empty)
+    check_contents(path, arrays, empty)
     return RecordFile(plan, empty.fields, empty.keys, arrays)
 
 
-def _check_contents(path: Path, arrays: dict[str, NDArray[Any]], file: RecordFile) -> None:
+def check_contents(path: Path, arrays: dict[str, NDArray[Any]], file: RecordFile) -> None:
+    """What can be held against the plan, and against sense, before a record is used.
+
+    Raises:
+        StoreError: if the arrays are not those of the planned structures, not converged or not finite.
+    """
     planned = file.plan.part(file.keys).structures
     for name in ("atomic_numbers", "positions", "charge", "spin"):
         if not np.array_equal(arrays[name], getattr(planned, name)):
@@ -175,14 +182,15 @@ def _check_contents(path: Path, arrays: dict[str, NDArray[Any]], file: RecordFil
             raise damaged(path, f"'{field.name}' holds values that are not finite")
 
 
-def _expected(file: RecordFile) -> dict[str, Expected]:
+def expected_arrays(file: RecordFile) -> dict[str, Expected]:
+    """What the file of these records must declare; it follows from the plan alone."""
     sizes = {name: int(n.sum()) for name, n in _sizes(file.keys, file.plan).items()}
     sizes["record"] = len(file.keys)
     expected = {"keys": Expected(KEY_TYPE, (len(file.keys),), "1")}
     for name in _dimensions(file.fields):
         expected[f"{name}_offsets"] = Expected(np.dtype("<i8"), (len(file.keys) + 1,), "1")
     for field in file.fields:
-        dimension, rest = _DIMENSION[field.shape]
+        dimension, rest = DIMENSION[field.shape]
         expected[field.name] = Expected(_STORED_TYPE[field.dtype], (sizes[dimension], *rest), field.units)
     return expected
 
@@ -195,11 +203,11 @@ def _sizes(keys: Sequence[str], plan: Plan) -> dict[str, NDArray[np.int64]]:
 
 
 def _dimensions(fields: Sequence[Field]) -> list[str]:
-    used = {_DIMENSION[field.shape][0] for field in fields}
+    used = {DIMENSION[field.shape][0] for field in fields}
     return [name for name in _OFFSETS if name in used]
 
 
-def _frame(keys: Sequence[str], plan: Plan, fields: Sequence[Field]) -> dict[str, NDArray[Any]]:
+def frame_arrays(keys: Sequence[str], plan: Plan, fields: Sequence[Field]) -> dict[str, NDArray[Any]]:
     """Keys and offsets, which follow from the plan."""
     frame: dict[str, NDArray[Any]] = {"keys": np.array([key.encode() for key in keys], KEY_TYPE)}
     sizes = _sizes(keys, plan)
@@ -208,7 +216,8 @@ def _frame(keys: Sequence[str], plan: Plan, fields: Sequence[Field]) -> dict[str
     return frame
 
 
-def _description(name: str, fields: Sequence[Field]) -> str:
+def array_description(name: str, fields: Sequence[Field]) -> str:
+    """What an array of a file of records holds, in words."""
     if name == "keys":
         return "content key of every record, in order"
     if name.endswith("_offsets"):
@@ -222,12 +231,12 @@ def _description(name: str, fields: Sequence[Field]) -> str:
 def _pack(
     records: Sequence[ReferenceRecord], keys: Sequence[str], fields: Sequence[Field], plan: Plan
 ) -> dict[str, NDArray[Any]]:
-    arrays = _frame(keys, plan, fields)
+    arrays = frame_arrays(keys, plan, fields)
     for field in fields:
         values = [np.asarray(record.value(field.name)) for record in records]
         if field.shape == "triangle":
             values = [pack_triangle(value) for value in values]
-        join = np.stack if _DIMENSION[field.shape][0] == "record" else np.concatenate
+        join = np.stack if DIMENSION[field.shape][0] == "record" else np.concatenate
         arrays[field.name] = join(values).astype(_STORED_TYPE[field.dtype])
     return arrays
 

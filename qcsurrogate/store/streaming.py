@@ -1,0 +1,231 @@
+"""Writing a large file of arrays piece by piece, with the memory of a few chunks.
+
+The file grows beside its place under a name that ends in ``.tmp``; when every array is
+full it is closed, read back, compared with what was written, flushed to the disk and
+only then moved into place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcsurrogate.errors import StoreError
+from qcsurrogate.store.files import cannot_write, move_into_place, remove_quietly, temporary_for
+from qcsurrogate.store.hdf5 import ArrayFile, Expected, create_dataset, create_file, rows_in_chunk
+
+_PIECE_BYTES = 2**20
+
+
+@dataclass(frozen=True)
+class Declared:
+    """An array that is going to be written: how long it will be, and what it means."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    units: str
+    description: str
+
+
+class _Sink(io.RawIOBase):
+    """The file that HDF5 writes to; a failed write is remembered and hidden from HDF5.
+
+    A full disk leaves HDF5 with metadata that it cannot flush, and it then takes the
+    interpreter down with it at exit.  So it is told that all is well, and
+    :meth:`check` says what was.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = open(path, "wb+", buffering=0)  # noqa: SIM115 - closed in close
+        self._position = self._length = 0
+        self._error: OSError | None = None
+
+    def check(self) -> None:
+        """Raise the first error that was met."""
+        if self._error is not None:
+            raise self._error
+
+    def readable(self) -> bool:
+        return True
+
+    def writable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._position = offset + (0, self._position, self._length)[whence]
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")
+        self._file.seek(self._position)
+        count = self._file.readinto(view)
+        view[count:] = bytes(len(view) - count)
+        self._position += len(view)
+        return len(view)
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data).cast("B")
+        if self._error is None:
+            try:
+                self._file.seek(self._position)
+                done = 0
+                while done < len(view):
+                    done += self._file.write(view[done:])
+            except OSError as error:
+                self._error = error
+        self._position += len(view)
+        self._length = max(self._length, self._position)
+        return len(view)
+
+    def truncate(self, size: int | None = None) -> int:
+        self._length = self._position if size is None else size
+        if self._error is None:
+            try:
+                self._file.truncate(self._length)
+            except OSError as error:
+                self._error = error
+        return self._length
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+class ArrayWriter:
+    """Takes the rows of every array in order; made by :func:`writing_arrays`."""
+
+    def __init__(self, path: Path, declared: Mapping[str, Declared]) -> None:
+        self._path = path
+        self._declared = declared
+        self._sink = _Sink(path)
+        self._file = create_file(self._sink)
+        self._datasets = {
+            name: create_dataset(self._file, name, d.dtype, d.shape, d.units, d.description)
+            for name, d in declared.items()
+        }
+        self._waiting: dict[str, list[NDArray[Any]]] = {name: [] for name in declared}
+        self._n_waiting = dict.fromkeys(declared, 0)
+        self._written = dict.fromkeys(declared, 0)
+        self._hashes = {name: hashlib.sha256() for name in declared}
+
+    def append(self, name: str, rows: NDArray[Any]) -> None:
+        """Add rows to an array; whole chunks go to the file, the rest waits.
+
+        Raises:
+            StoreError: if the array would become longer than declared.
+        """
+        declared = self._declared[name]
+        rows = np.ascontiguousarray(rows, declared.dtype)
+        if self._written[name] + self._n_waiting[name] + len(rows) > declared.shape[0]:
+            raise StoreError(
+                f"'{self._path}': more rows of '{name}' came than the {declared.shape[0]} that were planned"
+            )
+        self._hashes[name].update(rows.tobytes())
+        self._waiting[name].append(rows)
+        self._n_waiting[name] += len(rows)
+        chunk = rows_in_chunk(declared.dtype, declared.shape)
+        if self._n_waiting[name] >= chunk:
+            self._flush(name, self._n_waiting[name] // chunk * chunk)
+
+    def _flush(self, name: str, count: int) -> None:
+        waiting = np.concatenate(self._waiting[name])
+        start = self._written[name]
+        self._datasets[name][start : start + count] = waiting[:count]
+        self._written[name] += count
+        self._waiting[name] = [waiting[count:].copy()]
+        self._n_waiting[name] -= count
+        self._sink.check()
+
+    def finish(self) -> None:
+        """Write what waits, close the file, and compare what the disk has with what came.
+
+        Raises:
+            StoreError: if an array is not full, or the file does not read back as written.
+        """
+        for name, declared in self._declared.items():
+            if self._n_waiting[name]:
+                self._flush(name, self._n_waiting[name])
+            if self._written[name] != declared.shape[0]:
+                raise StoreError(
+                    f"'{self._path}': {self._written[name]} rows of '{name}' came, expected {declared.shape[0]}"
+                )
+        self._file.close()
+        self._sink.check()
+        self._sink.close()
+        expected = {name: Expected(d.dtype, d.shape, d.units) for name, d in self._declared.items()}
+        with ArrayFile.open(self._path, expected) as file:
+            for name, declared in self._declared.items():
+                found = hashlib.sha256()
+                step = rows_in_chunk(declared.dtype, declared.shape)
+                for start in range(0, declared.shape[0], step):
+                    found.update(file.read(name, start, min(start + step, declared.shape[0])).tobytes())
+                if found.digest() != self._hashes[name].digest():
+                    raise StoreError(f"'{self._path}' does not read back as written ('{name}' differs); check the disk")
+
+    def close(self) -> None:
+        """Let go of the file, finished or not."""
+        self._file.close()
+        self._sink.close()
+
+
+@contextlib.contextmanager
+def writing_arrays(path: Path, declared: Mapping[str, Declared]) -> Iterator[ArrayWriter]:
+    """Write a file of arrays; it appears under its name complete and verified, or not at all.
+
+    The same arrays give the same bytes, however they were cut into pieces.
+
+    Raises:
+        StoreError: if the disk is full, the folder cannot be written, an array is not
+            filled, or the file does not read back as written.
+    """
+    temporary = temporary_for(path)
+    writer: ArrayWriter | None = None
+    try:
+        try:
+            writer = ArrayWriter(temporary, declared)
+            yield writer
+            writer.finish()
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise cannot_write(path, error) from error
+        finally:
+            if writer is not None:
+                writer.close()
+        move_into_place(temporary, path)
+    except BaseException:
+        remove_quietly(temporary)
+        raise
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file of any size.
+
+    Raises:
+        StoreError: if it cannot be read.
+    """
+    digest = hashlib.sha256()
+    try:
+        if not path.is_file():
+            raise StoreError(f"cannot find the file '{path}'; expected a regular file")
+        with open(path, "rb") as file:
+            while piece := file.read(_PIECE_BYTES):
+                digest.update(piece)
+    except OSError as error:
+        raise StoreError(f"cannot read '{path}': {error.strerror or error}") from error
+    return digest.hexdigest()
