@@ -154,7 +154,7 @@ def _predict(options: argparse.Namespace) -> int:
     from qcsurrogate.prediction.files import check_suffix, save, summary
     from qcsurrogate.prediction.results import DensityPrediction
     from qcsurrogate.prediction.surrogate import load
-    from qcsurrogate.structures import read_structures
+    from qcsurrogate.structure_files import read_structures
 
     out = check_suffix(options.out)
     surrogate = load(options.model, options.device)

@@ -11,7 +11,8 @@ from pyscf.gto import MoleBase
 
 from qcsurrogate.basis import BasisSet, basis_of_mol
 from qcsurrogate.errors import StructureError
-from qcsurrogate.structures import Structure, read_structures
+from qcsurrogate.structure_files import read_structures
+from qcsurrogate.structures import Structure
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from qcsurrogate.errors import SpecError, StructureError, suggestion
 from qcsurrogate.sampling import sample_displacements, sample_thermal
 from qcsurrogate.store.sources import DisplacementSource, FileSource, PackagedSource, ThermalSource
 from qcsurrogate.store.spec import DataSpec
-from qcsurrogate.structures import Structure, read_structures
+from qcsurrogate.structure_files import read_structures
+from qcsurrogate.structures import Structure
 
 
 def collect_structures(spec: DataSpec) -> tuple[list[Structure], list[str] | None]:
