@@ -41,6 +41,12 @@ class ConvergenceError(QCSurrogateError):
     exit_code = 4
 
 
+class TimeLimitError(QCSurrogateError):
+    """A calculation that was stopped because it ran longer than it was allowed to."""
+
+    exit_code = 4
+
+
 class RecordError(QCSurrogateError):
     """A reference record that fails one of its physical checks."""
 
@@ -75,6 +81,12 @@ class OutputError(QCSurrogateError):
     """A result that cannot be written where it was asked for."""
 
     exit_code = 9
+
+
+class ClusterError(QCSurrogateError):
+    """Workers that cannot be started, reached or kept up."""
+
+    exit_code = 10
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:

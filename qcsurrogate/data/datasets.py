@@ -193,8 +193,9 @@ class HamiltonianDataset(_InMemory):
             progress: whether to draw a progress bar.
 
         Raises:
-            StoreError: if the split is empty or the store holds no baseline.
+            StoreError: if the split is empty, or the store is unrestricted or holds no baseline.
         """
+        _refuse_unrestricted(store)
         basis = store.spec.method.orbital_basis(_elements(store))
         layouts = BlockLayouts(basis)
         keys = _keys(store, split)
@@ -243,8 +244,10 @@ class DensityDataset(_InMemory):
         """Read every complete record of a split.
 
         Raises:
-            StoreError: if the split is empty or the store holds no density coefficients.
+            StoreError: if the split is empty, or the store is unrestricted or holds no density
+                coefficients.
         """
+        _refuse_unrestricted(store)
         elements = _elements(store)
         method = store.spec.method
         basis = method.density_basis(elements)
@@ -321,6 +324,14 @@ def _density_sample(
         rows.setdefault(z, []).append(own[basis[z].internal_order])
     graph = settings.graph(record.structure, dtype)
     return _Sample(graph, {}, {z: torch.as_tensor(np.stack(r)).to(dtype) for z, r in sorted(rows.items())})
+
+
+def _refuse_unrestricted(store: Store) -> None:
+    if store.spec.method.unrestricted:
+        raise StoreError(
+            f"store '{store.path}' holds unrestricted Kohn-Sham references (method.spin_treatment); models learn only "
+            "from restricted ones so far: train on a store generated with method.spin_treatment: restricted"
+        )
 
 
 def _elements(store: Store) -> list[int]:

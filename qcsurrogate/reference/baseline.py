@@ -127,7 +127,8 @@ def _semilocal(xc: str) -> str:
 
 
 def _minao_fock(mol: Mole, method: Method) -> NDArray[np.float64]:
-    scf = dft.RKS(mol, xc=method.xc)
+    # the class itself: PySCF's function of the same name makes a restricted open-shell object of a radical
+    scf = dft.rks.RKS(mol, xc=method.xc)
     scf.grids.level = method.baseline_grid_level
     scf.verbose = 0
     fock = np.asarray(scf.get_fock(dm=scf.get_init_guess(key="minao")))

@@ -19,6 +19,7 @@ from pyscf import gto
 from pyscf.gto import Mole
 
 from qcsurrogate.basis import BasisSet
+from qcsurrogate.errors import RecordError
 from qcsurrogate.reference.atoms import FreeAtoms
 from qcsurrogate.reference.baseline import free_atom_mol
 from qcsurrogate.structures import Structure
@@ -75,23 +76,76 @@ def fit_density(
         density_matrix: (n_ao, n_ao), PySCF order.
         atoms: free atoms of all elements.
         penalty: weight of the stabilisation.
+
+    Raises:
+        RecordError: if the auxiliary functions are too nearly dependent.
     """
-    structure = Structure.from_pyscf(mol)
-    aux = basis.build_mol(structure)
-    free, free_coefficients = free_atom_mol(structure, atoms)
-    target = _coulomb_with_density(mol, aux, density_matrix)
-    target -= gto.intor_cross("int2c2e_sph", aux, free) @ free_coefficients
-    metric = aux.intor("int2c2e_sph", aosym="s1")
-    transform = atom_orthonormal_transform(aux, metric)
-    system = transform.T @ metric @ transform
-    system[np.diag_indices_from(system)] += penalty
-    factor = scipy.linalg.cho_factor(system, lower=True)
-    charge = transform.T @ charges(aux)
-    solution = scipy.linalg.cho_solve(factor, transform.T @ target)
-    response = scipy.linalg.cho_solve(factor, charge)
-    missing = (structure.n_electrons - float(structure.atomic_numbers.sum())) - charge @ solution
-    projected = solution + response * (missing / (charge @ response))
-    return FittedDensity(transform @ projected, transform @ solution)
+    return _Fitter(mol, basis, penalty).total(density_matrix, atoms)
+
+
+def fit_densities(
+    mol: Mole,
+    basis: BasisSet,
+    density_matrix: NDArray[np.float64],
+    spin_density_matrix: NDArray[np.float64],
+    atoms: FreeAtoms,
+    *,
+    penalty: float = PENALTY,
+) -> tuple[FittedDensity, FittedDensity]:
+    """Fit rho as :func:`fit_density` does, and rho_alpha - rho_beta.
+
+    From the spin density no free atoms are subtracted; its integral is held at the number of
+    unpaired electrons.
+
+    Args:
+        mol: molecule in its orbital basis.
+        basis: auxiliary basis.
+        density_matrix: (n_ao, n_ao) of alpha + beta, PySCF order.
+        spin_density_matrix: (n_ao, n_ao) of alpha - beta.
+        atoms: free atoms of all elements.
+        penalty: weight of the stabilisation.
+
+    Raises:
+        RecordError: if the auxiliary functions are too nearly dependent.
+    """
+    fitter = _Fitter(mol, basis, penalty)
+    return fitter.total(density_matrix, atoms), fitter.spin(spin_density_matrix)
+
+
+class _Fitter:
+    """The factorised normal equations of one molecule, for several densities."""
+
+    def __init__(self, mol: Mole, basis: BasisSet, penalty: float) -> None:
+        self.mol, self.structure = mol, Structure.from_pyscf(mol)
+        self.aux = basis.build_mol(self.structure)
+        metric = self.aux.intor("int2c2e_sph", aosym="s1")
+        self.transform = atom_orthonormal_transform(self.aux, metric)
+        system = self.transform.T @ metric @ self.transform
+        system[np.diag_indices_from(system)] += penalty
+        try:
+            self.factor = scipy.linalg.cho_factor(system, lower=True)
+        except np.linalg.LinAlgError as error:
+            raise RecordError(
+                f"a molecule {self.structure.formula}: the functions of the auxiliary basis {basis.name} are linearly "
+                f"dependent at this geometry ({error}); choose a larger even_tempered_beta, or look at the geometry"
+            ) from error
+
+    def total(self, density_matrix: NDArray[np.float64], atoms: FreeAtoms) -> FittedDensity:
+        free, free_coefficients = free_atom_mol(self.structure, atoms)
+        target = _coulomb_with_density(self.mol, self.aux, density_matrix)
+        target -= gto.intor_cross("int2c2e_sph", self.aux, free) @ free_coefficients
+        return self._fit(target, self.structure.n_electrons - float(self.structure.atomic_numbers.sum()))
+
+    def spin(self, spin_density_matrix: NDArray[np.float64]) -> FittedDensity:
+        return self._fit(_coulomb_with_density(self.mol, self.aux, spin_density_matrix), float(self.structure.spin))
+
+    def _fit(self, target: NDArray[np.float64], integral: float) -> FittedDensity:
+        charge = self.transform.T @ charges(self.aux)
+        solution = scipy.linalg.cho_solve(self.factor, self.transform.T @ target)
+        response = scipy.linalg.cho_solve(self.factor, charge)
+        missing = integral - charge @ solution
+        projected = solution + response * (missing / (charge @ response))
+        return FittedDensity(self.transform @ projected, self.transform @ solution)
 
 
 def atom_orthonormal_transform(aux: Mole, metric: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,38 +1,54 @@
-"""Restricted Kohn-Sham calculations that either converge or are refused."""
+"""Kohn-Sham calculations that either converge or are refused."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy.linalg
 from numpy.typing import NDArray
 from pyscf import dft, lib
 from pyscf.gto import Mole
 
+from qcsurrogate.basis import orbital_basis
 from qcsurrogate.errors import ConvergenceError, SpecError, StructureError
+from qcsurrogate.reference.backend import host, kohn_sham_module
+from qcsurrogate.reference.deadline import Deadline
+from qcsurrogate.reference.ladder import LADDER as LADDER
+from qcsurrogate.reference.ladder import Attempt, Calculation, climb, lowest_converged, search
 from qcsurrogate.reference.settings import Method
+from qcsurrogate.reference.stability import FOLLOWED, NOT_EXAMINED, UNSTABLE, follow
 from qcsurrogate.structures import Structure
 
-LADDER = ("DIIS", "damping", "level shift", "second order")
-"""Steps tried in turn; each starts from the best density that the steps before it left."""
+_SMALLEST_OVERLAP_EIGENVALUE = 1e-6
+"""Below it PySCF drops combinations of orbitals, and the matrices would no longer belong to the orbitals."""
 
 
 @dataclass(frozen=True, eq=False)
 class ConvergedSCF:
-    """A converged restricted Kohn-Sham solution; matrices in PySCF AO order.
+    """A converged Kohn-Sham solution; matrices in PySCF AO order.
 
     ``hamiltonian`` is the Fock matrix of ``density_matrix`` itself (not of the cycle
     before), and the orbitals are its eigenvectors, so that all of them belong together.
 
     Attributes:
         mol: the PySCF molecule.
-        overlap, core_hamiltonian, hamiltonian, density_matrix: (n_ao, n_ao).
-        mo_energy, mo_occ: (n_ao,).
+        overlap, core_hamiltonian: (n_ao, n_ao).
+        hamiltonian: (n_ao, n_ao) Fock matrix; unrestricted: mean of alpha and beta.
+        density_matrix: (n_ao, n_ao); unrestricted: alpha + beta.
+        mo_energy, mo_occ: (n_ao,); unrestricted: alpha.
         energy: total energy, Hartree.
-        cycles: SCF cycles of all ladder steps together.
+        cycles: SCF cycles of all SCFs that were run.
         ladder_step: index into :data:`LADDER` of the step that converged.
+        scf: the PySCF object.
+        spin_hamiltonian: unrestricted: (F_alpha - F_beta) / 2.
+        spin_density_matrix: unrestricted: alpha - beta.
+        mo_energy_beta, mo_occ_beta: unrestricted: (n_ao,).
+        spin_square: unrestricted: <S^2>.
+        stability: as in the record.
+        on_gpu: whether GPU4PySCF ran it.
     """
 
     mol: Mole
@@ -46,40 +62,48 @@ class ConvergedSCF:
     cycles: int
     ladder_step: int
     scf: Any
-
-
-def require_closed_shell(structure: Structure) -> None:
-    """Refuse what restricted Kohn-Sham cannot describe.
-
-    Raises:
-        StructureError: for unpaired electrons.
-    """
-    if structure.spin != 0:
-        raise StructureError(
-            f"{structure.label} has {structure.spin} unpaired electrons; only closed shells (restricted Kohn-Sham, "
-            "spin = 0) can be computed so far"
-        )
+    spin_hamiltonian: NDArray[np.float64] | None = None
+    spin_density_matrix: NDArray[np.float64] | None = None
+    mo_energy_beta: NDArray[np.float64] | None = None
+    mo_occ_beta: NDArray[np.float64] | None = None
+    spin_square: float | None = None
+    stability: int = NOT_EXAMINED
+    on_gpu: bool = False
 
 
 def build_molecule(structure: Structure, method: Method, max_memory_mb: int = 4000) -> Mole:
-    """The PySCF molecule of a closed-shell structure in the method's basis."""
-    require_closed_shell(structure)
+    """The PySCF molecule of a structure in the method's basis.
+
+    Raises:
+        StructureError: if the method's spin treatment cannot describe it.
+        BasisError: if the basis lacks an element.
+    """
+    method.require_spin(structure)
     mol = method.orbital_basis(structure.atomic_numbers).build_mol(structure)
     mol.max_memory = max_memory_mb
     return mol
 
 
 def build_scf(mol: Mole, method: Method) -> Any:
-    """A PySCF ``RKS`` object with exactly the settings of the labels; nothing is run.
+    """A PySCF ``RKS`` or ``UKS`` object with exactly the settings of the labels; nothing is run.
+
+    It runs on the CPU, whatever the method's backend.
 
     Raises:
         SpecError: if PySCF does not know the functional.
+        BasisError: if the auxiliary basis of ``density_fit`` lacks an element.
     """
+    return _build_with(dft, mol, method)
+
+
+def _build_with(module: Any, mol: Mole, method: Method) -> Any:
     try:
         dft.libxc.parse_xc(method.xc)
     except (KeyError, ValueError) as error:
         raise SpecError(f"PySCF does not know the functional '{method.xc}' (method.xc): {error}") from error
-    scf = dft.RKS(mol, xc=method.xc)
+    scf = (module.UKS if method.unrestricted else module.RKS)(mol, xc=method.xc)
+    if method.density_fit is not False:
+        scf = scf.density_fit(auxbasis=_auxiliary_basis(mol, method))
     scf.grids.level = method.grid_level
     scf.conv_tol = method.conv_tol
     scf.conv_tol_grad = method.conv_tol_grad
@@ -89,99 +113,190 @@ def build_scf(mol: Mole, method: Method) -> Any:
     return scf
 
 
-def run_kohn_sham(structure: Structure, method: Method, *, threads: int = 1, max_memory_mb: int = 4000) -> ConvergedSCF:
-    """Solve the Kohn-Sham equations, climbing :data:`LADDER` as far as needed.
+def _auxiliary_basis(mol: Mole, method: Method) -> Any:
+    if isinstance(method.density_fit, str):
+        orbital_basis(method.density_fit, Structure.from_pyscf(mol).atomic_numbers)  # a wrong name fails here
+        return method.density_fit
+    from pyscf.df import make_auxbasis
+
+    named = mol.copy()
+    named.basis = method.basis  # PySCF chooses by name; the molecule itself carries the primitives
+    return make_auxbasis(named, xc=method.xc)
+
+
+def run_kohn_sham(
+    structure: Structure,
+    method: Method,
+    *,
+    threads: int = 1,
+    max_memory_mb: int = 4000,
+    seconds: float | None = None,
+) -> ConvergedSCF:
+    """Solve the Kohn-Sham equations as ``method.search`` and ``method.stability`` say.
+
+    Args:
+        structure: the molecule.
+        method: level of theory.
+        threads: OpenMP threads that PySCF may use.
+        max_memory_mb: memory that PySCF may use.
+        seconds: wall time allowed, asked for between SCF cycles; None for no limit.
 
     Raises:
-        ConvergenceError: if no step converges; nothing unconverged is ever returned.
+        ConvergenceError: if nothing converges; nothing unconverged is ever returned.
+        TimeLimitError: if it takes longer than ``seconds``.
         StructureError, BasisError, SpecError: if the calculation cannot be set up.
     """
+    return solve(structure, method, Deadline(structure.label, seconds), threads, max_memory_mb)
+
+
+def solve(
+    structure: Structure, method: Method, deadline: Deadline, threads: int = 1, max_memory_mb: int = 4000
+) -> ConvergedSCF:
+    """:func:`run_kohn_sham` under a deadline that began earlier."""
     with lib.with_omp_threads(threads):
-        return _climb(structure, build_molecule(structure, method, max_memory_mb), method)
+        mol = build_molecule(structure, method, max_memory_mb)
+        overlap = np.asarray(mol.intor_symmetric("int1e_ovlp"))
+        _require_independent_basis(structure, method, overlap)
+        module, on_gpu = kohn_sham_module(method)
+        calculation = Calculation(
+            mol, _Shared(lambda: _build_with(module, mol, method)), _Shared(lambda: build_scf(mol, method)), deadline
+        )
+        solution, stability, attempts = _solution(structure, method, calculation)
+        cycles = sum(a.cycles for a in attempts)
+        return _collect(mol, overlap, solution, cycles=cycles, stability=stability, on_gpu=on_gpu)
 
 
-def _climb(structure: Structure, mol: Mole, method: Method) -> ConvergedSCF:
-    guess: NDArray[np.float64] | None = None
-    lowest = np.inf
-    cycles = 0
-    for step, prepare in enumerate(_STEPS):
-        scf = prepare(build_scf(mol, method))
-        last = _LastPotential()
-        scf.post_kernel = last
-        scf.kernel(dm0=guess)
-        cycles += int(scf.cycles)
-        if scf.converged:
-            return _collect(mol, scf, last, cycles, step)
-        if np.isfinite(scf.e_tot) and scf.e_tot < lowest:
-            lowest, guess = scf.e_tot, scf.make_rdm1()
-    raise ConvergenceError(
-        f"SCF for {structure.label} ({structure.formula}, {method.xc}/{method.basis}) did not converge to "
-        f"{method.conv_tol:g} Eh in {cycles} cycles of {', '.join(LADDER)}; lowest energy seen {lowest:.6f} Eh; "
-        f"raise method.max_cycle (now {method.max_cycle} per step), loosen method.conv_tol, or leave the structure out"
+class _Shared:
+    """Fresh SCF objects of one molecule that share the integration grid and stored integrals of the first."""
+
+    def __init__(self, build: Callable[[], Any]) -> None:
+        self._build = build
+        self._first: Any = None
+
+    def __call__(self) -> Any:
+        scf = self._build()
+        if self._first is None:
+            self._first = scf
+        else:
+            for name in ("grids", "_eri", "with_df"):
+                if hasattr(self._first, name):
+                    setattr(scf, name, getattr(self._first, name))
+        return scf
+
+
+def _require_independent_basis(structure: Structure, method: Method, overlap: NDArray[np.float64]) -> None:
+    smallest = float(np.linalg.eigvalsh(overlap)[0])
+    if not smallest > _SMALLEST_OVERLAP_EIGENVALUE:
+        raise StructureError(
+            f"{structure.label}: the orbital basis {method.basis} is linearly dependent at this geometry (smallest "
+            f"eigenvalue of the overlap {smallest:.1e}, expected more than {_SMALLEST_OVERLAP_EIGENVALUE:g}); are two "
+            "atoms too near? Otherwise choose a basis with fewer diffuse functions"
+        )
+
+
+def _solution(structure: Structure, method: Method, calculation: Calculation) -> tuple[Attempt, int, Sequence[Attempt]]:
+    """The solution to keep, its stability, and every SCF that was run."""
+    attempts = [] if method.search == "lowest" else climb(calculation)
+    best = lowest_converged(attempts)
+    thorough = method.search == "lowest"
+    if method.search == "auto":
+        thorough = best is None or best.is_suspicious
+    if thorough:
+        attempts += search(calculation, attempts)
+        best = lowest_converged(attempts)
+    if best is None:
+        raise _not_converged(structure, method, attempts)
+    if not (thorough or method.stability):
+        return best, NOT_EXAMINED, attempts
+    best, stability, followed = follow(calculation, best)
+    attempts += followed
+    if stability >= FOLLOWED and method.search == "auto" and not thorough:
+        attempts += search(calculation, attempts)
+        lowest = lowest_converged([best, *attempts])
+        if lowest is not None and lowest is not best:
+            best, stability, followed = follow(calculation, lowest)
+            attempts += followed
+    if stability == UNSTABLE and method.stability:
+        raise ConvergenceError(
+            f"SCF for {structure.label} ({structure.formula}, {method.xc}/{method.basis}) converged at "
+            f"{best.energy:.6f} Eh, but to an unstable solution, and nothing stable was found below it; "
+            "set method.spin_treatment: unrestricted, method.stability: false, or leave the structure out"
+        )
+    return best, stability, attempts
+
+
+def _not_converged(
+    structure: Structure, method: Method, attempts: Sequence[Attempt]
+) -> ConvergenceError | StructureError:
+    what = f"SCF for {structure.label} ({structure.formula}, {method.xc}/{method.basis})"
+    if all(a.problem for a in attempts):
+        return StructureError(
+            f"{what} broke down in every step of {', '.join(LADDER)}: {attempts[0].problem}; look at the geometry, "
+            "or choose a basis with fewer diffuse functions"
+        )
+    lowest = min(a.energy for a in attempts)
+    return ConvergenceError(
+        f"{what} did not converge to {method.conv_tol:g} Eh in {sum(a.cycles for a in attempts)} cycles of "
+        f"{', '.join(LADDER)}; lowest energy seen {lowest:.6f} Eh; raise method.max_cycle (now {method.max_cycle} per "
+        "step), loosen method.conv_tol, or leave the structure out"
     )
 
 
-class _LastPotential:
-    """Keeps the effective potential of PySCF's last cycle, which would cost another Fock build."""
-
-    def __init__(self) -> None:
-        self.density_matrix: NDArray[np.float64] | None = None
-        self.potential: NDArray[np.float64] | None = None
-
-    def __call__(self, variables: dict[str, Any]) -> None:
-        self.density_matrix = variables.get("dm")
-        self.potential = variables.get("vhf")
-
-    def of(self, density_matrix: NDArray[np.float64]) -> NDArray[np.float64] | None:
-        """The potential, if it belongs to this density matrix."""
-        if self.density_matrix is None or self.potential is None:
-            return None
-        same = np.array_equal(np.asarray(self.density_matrix), density_matrix)
-        return np.asarray(self.potential) if same else None
-
-
-def _collect(mol: Mole, scf: Any, last: _LastPotential, cycles: int, step: int) -> ConvergedSCF:
-    overlap = np.asarray(scf.get_ovlp())
-    core = np.asarray(scf.get_hcore())
-    density_matrix = np.asarray(scf.make_rdm1())
-    potential = last.of(density_matrix)
-    hamiltonian = core + (np.asarray(scf.get_veff(mol, density_matrix)) if potential is None else potential)
-    hamiltonian = 0.5 * (hamiltonian + hamiltonian.T)
-    mo_energy, mo_coeff = scf.eig(hamiltonian, overlap)
-    order = np.argsort(mo_energy, kind="stable")
-    mo_energy = mo_energy[order]
+def _collect(
+    mol: Mole, overlap: NDArray[np.float64], solution: Attempt, *, cycles: int, stability: int, on_gpu: bool
+) -> ConvergedSCF:
+    scf = solution.scf.undo_newton() if hasattr(solution.scf, "undo_newton") else solution.scf
+    unrestricted = solution.fock.ndim == 3
+    focks = [0.5 * (f + f.T) for f in solution.fock.reshape(-1, mol.nao, mol.nao)]
+    densities = [0.5 * (d + d.T) for d in solution.density_matrix.reshape(-1, mol.nao, mol.nao)]
+    filling = 1.0 if unrestricted else 2.0
+    orbitals = [_orbitals(f, d, overlap, filling) for f, d in zip(focks, densities, strict=True)]
+    beta: dict[str, Any] = {}
+    if unrestricted:
+        beta = {
+            "spin_hamiltonian": 0.5 * (focks[0] - focks[1]),
+            "spin_density_matrix": densities[0] - densities[1],
+            "mo_energy_beta": orbitals[1][0],
+            "mo_occ_beta": orbitals[1][1],
+            "spin_square": spin_square(densities[0], densities[1], overlap),
+        }
     return ConvergedSCF(
         mol=mol,
         overlap=overlap,
-        core_hamiltonian=core,
-        hamiltonian=hamiltonian,
-        density_matrix=0.5 * (density_matrix + density_matrix.T),
-        mo_energy=mo_energy,
-        mo_occ=np.asarray(scf.get_occ(mo_energy, mo_coeff[:, order])),
-        energy=float(scf.e_tot),
+        core_hamiltonian=host(scf.get_hcore()),
+        hamiltonian=0.5 * (focks[0] + focks[-1]),
+        density_matrix=densities[0] + densities[1] if unrestricted else densities[0],
+        mo_energy=orbitals[0][0],
+        mo_occ=orbitals[0][1],
+        energy=solution.energy,
         cycles=cycles,
-        ladder_step=step,
+        ladder_step=solution.step,
         scf=scf,
+        stability=stability,
+        on_gpu=on_gpu,
+        **beta,
     )
 
 
-def _diis(scf: Any) -> Any:
-    return scf
+def _orbitals(
+    fock: NDArray[np.float64], density_matrix: NDArray[np.float64], overlap: NDArray[np.float64], filling: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Orbital energies, and occupations as the density matrix has them: rarely, a solution leaves a hole."""
+    energies, coefficients = scipy.linalg.eigh(fock, overlap)
+    metric = overlap @ coefficients
+    populations = np.einsum("ip,ij,jp->p", metric, density_matrix, metric, optimize=True)
+    occupations = np.zeros(len(energies))
+    n_filled = round(float(populations.sum()) / filling)
+    occupations[np.argsort(-populations, kind="stable")[:n_filled]] = filling
+    return energies, occupations
 
 
-def _damping(scf: Any) -> Any:
-    scf.damp = 0.5
-    scf.diis_start_cycle = 4
-    return scf
+def spin_square(alpha: NDArray[np.float64], beta: NDArray[np.float64], overlap: NDArray[np.float64]) -> float:
+    """<S^2> of a determinant from its density matrices, S_z (S_z + 1) + N_beta - tr(D_alpha S D_beta S).
 
-
-def _level_shift(scf: Any) -> Any:
-    scf.level_shift = 0.3
-    return scf
-
-
-def _second_order(scf: Any) -> Any:
-    return scf.newton()
-
-
-_STEPS: tuple[Callable[[Any], Any], ...] = (_diis, _damping, _level_shift, _second_order)
+    Szabo and Ostlund, Modern Quantum Chemistry, eq. 2.271.
+    """
+    n_alpha, n_beta = (float(np.einsum("ij,ji->", d, overlap)) for d in (alpha, beta))
+    projection = 0.5 * (n_alpha - n_beta)
+    shared = float(np.einsum("ij,ji->", alpha @ overlap, beta @ overlap))
+    return projection * (projection + 1.0) + n_beta - shared

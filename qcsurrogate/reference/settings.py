@@ -3,13 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from qcsurrogate.basis import BasisSet, even_tempered_basis, orbital_basis
+from qcsurrogate.errors import StructureError
+from qcsurrogate.structures import Structure
 
 BaselineKind = Literal["free_atoms", "minao", "none"]
+SpinTreatment = Literal["restricted", "unrestricted"]
+Backend = Literal["pyscf", "gpu4pyscf"]
+Search = Literal["auto", "first", "lowest"]
+
+_RESTRICTED_OPEN_SHELL = frozenset({"roks", "rohf", "restricted_open", "restricted_open_shell"})
+
+_IN_EVERY_KEY = frozenset(
+    {
+        "xc",
+        "basis",
+        "auxiliary_basis",
+        "grid_level",
+        "conv_tol",
+        "conv_tol_grad",
+        "max_cycle",
+        "baseline",
+        "baseline_grid_level",
+        "charge",
+        "spin",
+    }
+)
+"""Settings that the first version of the format had: always part of a record's key.  Any other enters only where it
+differs from its default, so that a new setting leaves the keys of old records alone; changing such a default needs a
+new ``spec_version``."""
+
+_WHERE = frozenset({"backend", "allow_cpu_fallback"})
+"""Settings that say where something is computed, not what."""
+
+
+def _no_restricted_open_shell(value: object) -> object:
+    if isinstance(value, str) and value.lower().replace("-", "_").replace(" ", "_") in _RESTRICTED_OPEN_SHELL:
+        raise ValueError(
+            f"{value} (restricted open shell) has no unique Fock matrix and no orbitals of its own for each spin, so "
+            "its matrices cannot be labels; use unrestricted"
+        )
+    return value
 
 
 class EvenTempered(BaseModel):
@@ -41,6 +79,67 @@ class Method(BaseModel):
     baseline_grid_level: Annotated[int, Field(ge=0, le=9, description="PySCF grid level of H0.")] = 2
     charge: int = 0
     spin: Annotated[int, Field(ge=0, description="Unpaired electrons.")] = 0
+    spin_treatment: Annotated[
+        SpinTreatment,
+        BeforeValidator(_no_restricted_open_shell),
+        Field(
+            description="restricted: one set of orbitals, closed shells only. unrestricted: one for each spin, any "
+            "charge and spin; records then hold spin-resolved matrices and coefficients."
+        ),
+    ] = "restricted"
+    density_fit: Annotated[
+        bool | Annotated[str, Field(min_length=1)],
+        Field(
+            description="Density fitting of the SCF's two-electron integrals: false, true (PySCF's choice for basis "
+            "and functional) or the name of an auxiliary basis."
+        ),
+    ] = False
+    search: Annotated[
+        Search,
+        Field(
+            description="first: the first step of the ladder that converges. lowest: every step and several initial "
+            "guesses, the lowest energy wins, instabilities are followed. auto: first, unless the solution is "
+            "suspicious (not by plain DIIS, more than 25 cycles, a gap below 0.05 Hartree, or found unstable); "
+            "then lowest."
+        ),
+    ] = "auto"
+    stability: Annotated[
+        bool,
+        Field(
+            description="Examine every solution for internal instabilities (same spin treatment, real orbitals) and "
+            "follow them to a lower one; what stays unstable is refused."
+        ),
+    ] = False
+    backend: Annotated[
+        Backend, Field(description="What runs the SCF; not part of a record's key. gpu4pyscf needs a CUDA device.")
+    ] = "pyscf"
+    allow_cpu_fallback: Annotated[
+        bool, Field(description="Whether gpu4pyscf may be replaced by pyscf, with a warning, where it cannot run.")
+    ] = False
+
+    @property
+    def unrestricted(self) -> bool:
+        """Whether each spin has its own orbitals."""
+        return self.spin_treatment == "unrestricted"
+
+    def require_spin(self, structure: Structure) -> None:
+        """Refuse what the spin treatment cannot describe.
+
+        Raises:
+            StructureError: for unpaired electrons in restricted Kohn-Sham.
+        """
+        if structure.spin != 0 and not self.unrestricted:
+            raise StructureError(
+                f"{structure.label} has spin {structure.spin}; expected 0: only closed shells can be computed by "
+                "restricted Kohn-Sham; set method.spin_treatment: unrestricted"
+            )
+
+    def key_content(self) -> dict[str, Any]:
+        """What enters the key of a record: everything that changes its numbers, defaults added later left out."""
+        fields = type(self).model_fields
+        later = set(fields) - _IN_EVERY_KEY
+        left_out = {name for name in later if name in _WHERE or getattr(self, name) == fields[name].default}
+        return self.model_dump(mode="json", exclude=left_out)
 
     def orbital_basis(self, atomic_numbers: Iterable[int]) -> BasisSet:
         """The orbital basis for these elements."""
@@ -54,7 +153,10 @@ class Method(BaseModel):
 
 
 class Targets(BaseModel):
-    """Which optional quantities a record holds, beside those that every record has."""
+    """Which optional quantities a record holds, beside those that every record has.
+
+    All of them are part of a record's key.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcsurrogate.errors import RecordError
-from qcsurrogate.reference.record import FIELDS, Field, FieldShape, ReferenceRecord
+from qcsurrogate.reference.record import FIELDS, OPEN_SHELL_FIELDS, Field, FieldShape, ReferenceRecord
 from qcsurrogate.store.hdf5 import Expected, StoredArray, damaged, read_arrays, write_arrays
 from qcsurrogate.store.plan import KEY_TYPE, Plan
 from qcsurrogate.store.spec import DataSpec
@@ -46,12 +46,18 @@ _SCALARS: Final[dict[str, type]] = {"float64": float, "int64": int, "bool": bool
 
 def stored_fields(spec: DataSpec) -> tuple[Field, ...]:
     """The quantities that every record of a spec holds."""
-    wanted = {
-        "baseline": spec.method.baseline != "none",
-        "core_hamiltonian": spec.targets.core_hamiltonian,
-        "density_coefficients": spec.targets.density_coefficients,
-        "density_coefficients_unprojected": spec.targets.density_coefficients,
-        "forces": spec.targets.forces,
+    method, targets = spec.method, spec.targets
+    fitted = targets.density_coefficients
+    wanted = dict.fromkeys(OPEN_SHELL_FIELDS, method.unrestricted) | {
+        "baseline": method.baseline != "none",
+        "core_hamiltonian": targets.core_hamiltonian,
+        "density_coefficients": fitted,
+        "density_coefficients_unprojected": fitted,
+        "spin_density_coefficients": fitted and method.unrestricted,
+        "spin_density_coefficients_unprojected": fitted and method.unrestricted,
+        "forces": targets.forces,
+        "stability": method.unrestricted or method.stability or method.search == "lowest",
+        "on_gpu": method.backend == "gpu4pyscf",
     }
     return tuple(field for field in FIELDS if not field.optional or wanted[field.name])
 
