@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 
 import numpy as np
-from ase.data import covalent_radii
 from numpy.typing import NDArray
-from scipy.sparse.csgraph import shortest_path
 
+from qcsurrogate.bonds import connectivities
 from qcsurrogate.errors import SpecError
 from qcsurrogate.store.spec import MoleculeSplit, RandomSplit, SizeSplit, Split
 from qcsurrogate.structures import Structure
-from qcsurrogate.units import BOHR_PER_ANGSTROM
 
 TRAIN, VALIDATION, TEST, LEFT_OUT = range(4)
 """Codes of the split array; the first three index :data:`qcsurrogate.store.spec.SPLIT_NAMES`."""
-
-_BOND_FACTOR = 1.25
 
 
 def assign_splits(
@@ -98,33 +93,4 @@ def _molecules(split: MoleculeSplit, structures: Sequence[Structure], groups: Se
         return list(groups)
     if split.identity == "formula":
         return [f"{s.formula} {s.charge}" for s in structures]
-    return [connectivity(s) for s in structures]
-
-
-def connectivity(structure: Structure) -> str:
-    """A hash of a molecule's charge, elements and bonds; the order of atoms is nothing.
-
-    A bond is a distance below 1.25 times the sum of the covalent radii. Atoms are
-    labelled by element, then repeatedly by the labels of all others and how many bonds
-    away they are (a refinement after B. Weisfeiler and A. Lehman, 1968), so conformers
-    and stereoisomers share a hash.
-    """
-    numbers = structure.atomic_numbers
-    radii = covalent_radii[numbers] * BOHR_PER_ANGSTROM
-    distances = np.linalg.norm(structure.positions[:, None] - structure.positions[None], axis=-1)
-    bonds_between = shortest_path(distances < _BOND_FACTOR * (radii[:, None] + radii[None]), unweighted=True)
-    labels = [str(z) for z in numbers]
-    for _ in range(len(numbers)):
-        refined = [
-            _short_hash(f"{own} {sorted(f'{bonds:g} {other}' for bonds, other in zip(row, labels, strict=True))}")
-            for own, row in zip(labels, bonds_between, strict=True)
-        ]
-        finished = len(set(refined)) == len(set(labels))
-        labels = refined
-        if finished:
-            break
-    return _short_hash(f"{structure.charge} {sorted(labels)}")
-
-
-def _short_hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return connectivities(structures)
