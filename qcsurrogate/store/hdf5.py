@@ -75,6 +75,11 @@ class Expected:
     shape: tuple[int | None, ...]
     units: str
 
+    @property
+    def n_bytes(self) -> int:
+        """Of its values; free lengths count as nothing."""
+        return self.dtype.itemsize * math.prod(length or 0 for length in self.shape)
+
 
 def write_arrays(path: Path, arrays: Mapping[str, StoredArray]) -> str:
     """Write arrays as one HDF5 file, verify it, and move it into place.

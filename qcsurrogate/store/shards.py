@@ -82,6 +82,18 @@ class RecordFile:
                 values[field.name] = self._value(field, row, n_ao)
         return ReferenceRecord(structure=structure, **values)
 
+    def part(self, key: str) -> RecordFile:
+        """One record, still packed."""
+        row = self.keys.index(key)
+        arrays = frame_arrays((key,), self.plan, self.fields)
+        for field in self.fields:
+            dimension = DIMENSION[field.shape][0]
+            start, stop = row, row + 1
+            if dimension != "record":
+                start, stop = self.arrays[f"{dimension}_offsets"][row : row + 2]
+            arrays[field.name] = self.arrays[field.name][start:stop]
+        return RecordFile(self.plan, self.fields, (key,), arrays)
+
     def _value(self, field: Field, row: int, n_ao: int) -> object:
         array = self.arrays[field.name]
         dimension = DIMENSION[field.shape][0]

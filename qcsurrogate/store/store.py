@@ -1,31 +1,66 @@
-"""Reading a store."""
+"""Reading a store, whether its records lie in shards, in few large files, or singly."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from qcsurrogate.errors import StoreError, suggestion
 from qcsurrogate.reference.atoms import FreeAtoms
 from qcsurrogate.reference.record import ReferenceRecord
-from qcsurrogate.store.folder import STATES, Failure, Header, State, StoreFolder
+from qcsurrogate.store.catalog import Catalog
+from qcsurrogate.store.failures import Failure
+from qcsurrogate.store.folder import STATES, Header, State, StoreFolder
+from qcsurrogate.store.hdf5 import damaged
 from qcsurrogate.store.plan import Plan
-from qcsurrogate.store.shards import RecordFile, read_records
+from qcsurrogate.store.shards import RecordFile, expected_arrays, read_records, stored_fields
+from qcsurrogate.store.slices import RecordSlices
 from qcsurrogate.store.spec import SPLIT_NAMES, DataSpec, SplitName
+from qcsurrogate.store.streaming import file_digest
 from qcsurrogate.structures import Structure
+
+WHOLE_FILES_BYTES = 2**29
+"""What :meth:`Store.read_many` keeps of files that it reads whole, unless told otherwise."""
+
+_OPEN_FILES = 8
 
 
 @dataclass(frozen=True, eq=False)
 class _Place:
-    """Where a record lies."""
+    """The file of a record: a shard, or a single record that waits for its shard."""
 
     path: Path
     keys: tuple[str, ...]
     digest: str | None
+
+
+@dataclass(eq=False)
+class _Slices:
+    """Files that are read record by record; the least recently used is closed when there are too many."""
+
+    open_files: OrderedDict[Path, RecordSlices] = field(default_factory=OrderedDict)
+    checked: set[Path] = field(default_factory=set)
+
+    def of(self, path: Path, keys: Callable[[], tuple[str, ...]], digest: str | None, header: Header) -> RecordSlices:
+        """The open file of these records; its digest, where given, is compared the first time."""
+        if path in self.open_files:
+            self.open_files.move_to_end(path)
+            return self.open_files[path]
+        if digest is not None and path not in self.checked:
+            check_digest(path, digest)
+            self.checked.add(path)
+        while len(self.open_files) >= _OPEN_FILES:
+            self.open_files.popitem(last=False)[1].close()
+        self.open_files[path] = RecordSlices(path, keys(), header.plan, header.spec)
+        return self.open_files[path]
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,11 +71,19 @@ class Store:
     header: Header
     _states: dict[str, State]
     _places: dict[str, _Place]
+    _catalog: Catalog | None = None
     _last_read: dict[Path, RecordFile] = field(default_factory=dict)
+    _slices: _Slices = field(default_factory=_Slices)
 
     @classmethod
-    def open(cls, path: str | Path) -> Store:
+    def open(cls, path: str | Path, *, check_digests: bool = False) -> Store:
         """Open a store to read it; one that is still being generated too.
+
+        Args:
+            path: its folder.
+            check_digests: whether to read every consolidated file once and compare its
+                SHA-256. Without it, damage is noticed where it is read, by the checksum
+                of each chunk.
 
         Raises:
             StoreError: if the folder is no store, or a file of it is damaged.
@@ -51,10 +94,14 @@ class Store:
         for shard in folder.manifests():
             place = _Place(shard.path, shard.keys, shard.digest)
             places.update((key, place) for key in shard.keys)
+        catalog = folder.catalog(header.plan)  # last: what left the shards meanwhile is in it
+        if catalog is not None and check_digests:
+            for part in catalog.parts:
+                check_digest(catalog.folder / part.name, part.digest)
         states = folder.states(header.plan)
         # a record may have moved from its own file into a shard between the two looks
         states |= {key: "complete" for key in places if key in states}
-        return cls(folder, header, states, places)
+        return cls(folder, header, states, places, catalog)
 
     @property
     def path(self) -> Path:
@@ -78,7 +125,7 @@ class Store:
 
     def __len__(self) -> int:
         """Number of complete records."""
-        return len(self.keys())
+        return int(self._complete.sum())
 
     def counts(self) -> dict[State, int]:
         """How many structures are in which state."""
@@ -93,9 +140,8 @@ class Store:
         """
         if split is not None and split not in SPLIT_NAMES:
             raise StoreError(f"no split '{split}'; expected one of {list(SPLIT_NAMES)}{suggestion(split, SPLIT_NAMES)}")
-        return [
-            key for key in self.plan.keys if key in self._places and (split is None or self.plan.split_of(key) == split)
-        ]
+        wanted = self._complete if split is None else self._complete & (self.plan.split == SPLIT_NAMES.index(split))
+        return [self.plan.keys[i] for i in np.flatnonzero(wanted)]
 
     def structure(self, key: str) -> Structure:
         """The structure of a key, whether complete or not."""
@@ -110,11 +156,17 @@ class Store:
         return self._states[self.plan.keys[self._index(key)]]
 
     def read(self, key: str) -> ReferenceRecord:
-        """One complete record; the file it lies in stays in memory for the next call.
+        """One complete record.
+
+        A shard is read whole and stays in memory for the next call; from a consolidated
+        file only the chunks of this record are read.
 
         Raises:
             StoreError: if the record is not complete, or its file is damaged.
         """
+        slices = self._consolidated(key)
+        if slices is not None:
+            return slices.record(key)
         place = self._place(key)
         if place.path not in self._last_read:
             records = self._read(place, key)
@@ -122,25 +174,63 @@ class Store:
             self._last_read[place.path] = records
         return self._last_read[place.path].record(key)
 
-    def read_many(self, keys: Sequence[str]) -> Iterator[ReferenceRecord]:
-        """Records in the order of ``keys``; every file is read once.
+    def read_many(self, keys: Sequence[str], memory_bytes: int = WHOLE_FILES_BYTES) -> Iterator[ReferenceRecord]:
+        """Records in the order of ``keys``.
 
-        A file's packed arrays stay in memory until its last wanted record is out.
+        A shard is read once and whole, and kept until its last wanted record is out,
+        while the shards that are kept fit into ``memory_bytes``. Where the records of
+        many shards are wanted in mixed order they do not all fit; from the rest single
+        records are read where they lie, as from consolidated files.
 
         Raises:
             StoreError: if a record is not complete, or a file is damaged.
         """
-        places = [self._place(key) for key in keys]
-        remaining = Counter(place.path for place in places)
+        return (file.record(key) for key, file in self._files_of(keys, memory_bytes))
+
+    def packed_many(self, keys: Sequence[str], memory_bytes: int = WHOLE_FILES_BYTES) -> Iterator[RecordFile]:
+        """The same, one record at a time as it is packed, for those who copy it.
+
+        Raises:
+            StoreError: as :meth:`read_many`.
+        """
+        return (file.part(key) for key, file in self._files_of(keys, memory_bytes))
+
+    def _files_of(self, keys: Sequence[str], memory_bytes: int) -> Iterator[tuple[str, RecordFile]]:
+        """Every key with a file in memory that holds its record."""
+        places = [None if self._place_in_catalog(key) >= 0 else self._place(key) for key in keys]
+        remaining = Counter(place.path for place in places if place is not None)
         files: dict[Path, RecordFile] = {}
+        sizes: dict[Path, int] = {}
         for key, place in zip(keys, places, strict=True):
+            if place is None:
+                yield key, self._packed(key)
+                continue
             if place.path not in files:
-                files[place.path] = self._read(place, key)
-            record = files[place.path].record(key)
+                size = self._size(place)
+                if files and sum(sizes.values()) + size > memory_bytes:
+                    remaining[place.path] -= 1
+                    yield key, self._packed(key)
+                    continue
+                files[place.path], sizes[place.path] = self._read(place, key), size
+            yield key, files[place.path]
             remaining[place.path] -= 1
             if not remaining[place.path]:
-                del files[place.path]
-            yield record
+                del files[place.path], sizes[place.path]
+
+    def _packed(self, key: str) -> RecordFile:
+        """One record, read where it lies."""
+        slices = self._consolidated(key)
+        if slices is None:
+            place = self._place(key)
+            if not place.path.is_file():
+                return self._read(place, key).part(key)
+            slices = self._slices.of(place.path, lambda: place.keys, place.digest, self.header)
+        return slices.part(key)
+
+    def close(self) -> None:
+        """Let go of the files that single records were read from."""
+        while self._slices.open_files:
+            self._slices.open_files.popitem()[1].close()
 
     def failures(self) -> list[Failure]:
         """Structures that could not be computed, and why."""
@@ -148,7 +238,7 @@ class Store:
 
     def dataset_hash(self) -> str:
         """A hash of the spec and of the keys of all complete records."""
-        content = {"spec": self.spec.identity(), "keys": sorted(self._places)}
+        content = {"spec": self.spec.identity(), "keys": sorted(self.keys())}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def verify(self) -> int:
@@ -157,7 +247,24 @@ class Store:
         Raises:
             StoreError: naming the first damaged file.
         """
+        for part in self._catalog.parts if self._catalog is not None else ():
+            check_digest(self.folder.consolidated / part.name, part.digest)
         return sum(1 for _ in self.read_many(self.keys()))
+
+    @cached_property
+    def _in_catalog(self) -> NDArray[np.int64]:
+        """(n_planned,) place in the catalog's index of every planned record; -1 where there is none."""
+        if self._catalog is None:
+            return np.full(len(self.plan), -1, np.int64)
+        return self._catalog.places(len(self.plan))
+
+    @cached_property
+    def _complete(self) -> NDArray[np.bool_]:
+        """(n_planned,) whether there is a record."""
+        complete = self._in_catalog >= 0
+        for key in self._places:
+            complete[self.plan.index[key]] = True
+        return complete
 
     def _index(self, key: str) -> int:
         try:
@@ -165,17 +272,50 @@ class Store:
         except KeyError:
             raise StoreError(f"'{self.path}' has no structure with the key '{key}'") from None
 
+    def _place_in_catalog(self, key: str) -> int:
+        return int(self._in_catalog[self._index(key)])
+
+    def _consolidated(self, key: str) -> RecordSlices | None:
+        """The open consolidated file of a record, if it lies in one."""
+        place = self._place_in_catalog(key)
+        if self._catalog is None or place < 0:
+            return None
+        part = self._catalog.part_of(place)
+        path = self._catalog.path(part)
+        if path not in self._slices.open_files and not path.is_file():  # consolidated anew since the store was opened
+            return Store.open(self.path)._consolidated(key)
+        structures = self._catalog.structures_of(part)
+        return self._slices.of(path, lambda: tuple(self.plan.keys[i] for i in structures), None, self.header)
+
     def _place(self, key: str) -> _Place:
         self._index(key)
         try:
             return self._places[key]
         except KeyError:
             raise StoreError(
-                f"{self.structure(key).label} in '{self.path}' is not complete but '{self._states[key]}'; "
+                f"{self.plan.label(key)} in '{self.path}' is not complete but '{self._states[key]}'; "
                 "run `generate` again"
             ) from None
 
+    def _size(self, place: _Place) -> int:
+        """Bytes that the records of a file take in memory, as they are packed."""
+        declared = expected_arrays(RecordFile(self.plan, stored_fields(self.spec), place.keys, {}))
+        return sum(e.n_bytes for e in declared.values())
+
     def _read(self, place: _Place, key: str) -> RecordFile:
-        if place.digest is None and not place.path.is_file():  # it moved into a shard since the store was opened
-            place = Store.open(self.path)._place(key)
+        if not place.path.is_file():  # its record moved into a shard or a larger file since the store was opened
+            store = Store.open(self.path)
+            if store._place_in_catalog(key) >= 0:
+                return store._packed(key)
+            place = store._place(key)
         return read_records(place.path, place.keys, self.plan, self.spec, place.digest)
+
+
+def check_digest(path: Path, digest: str) -> None:
+    """Compare a file of any size with the digest that its manifest or catalog has.
+
+    Raises:
+        StoreError: if it is missing or has another.
+    """
+    if file_digest(path) != digest:
+        raise damaged(path, "its SHA-256 is not the one in its manifest: it was truncated or altered")
