@@ -17,7 +17,7 @@ import pytest
 from qcsurrogate import cli
 from qcsurrogate.demo import DemoResult, Target
 from qcsurrogate.generation import GenerationSummary
-from qcsurrogate.store.folder import Failure
+from qcsurrogate.store.failures import Failure
 from tests.conftest import SHORT_TRAINING
 
 SHORT = [part for setting in SHORT_TRAINING for part in ("--set", setting)]
@@ -373,7 +373,7 @@ def test_a_closed_pipe_is_no_traceback():
 
 
 def test_failed_structures_are_told_and_do_not_fail_the_command(run, tiny_spec, tmp_path, monkeypatch):
-    failure = Failure("key", "water_3", "ConvergenceError", "SCF for 'water_3' did not converge", 1)
+    failure = Failure("key", "water_3", "not_converged", "SCF for 'water_3' did not converge")
 
     def summary(complete):
         counts = {"waiting": 0, "running": 0, "complete": complete, "error": 1}

@@ -15,10 +15,11 @@ import qcsurrogate
 ROOT = Path(qcsurrogate.__file__).parent
 
 ORDER = [
-    ("errors", "units", "versions"),
+    ("errors", "interrupts", "units", "versions"),
     ("conventions",),
     ("basis",),
     ("structures",),
+    ("bonds", "selection", "structure_files"),
     ("sampling",),
     ("reference", "resources"),
     ("store",),

@@ -13,7 +13,7 @@ from qcsurrogate import demo, pipeline
 from qcsurrogate.errors import SpecError, StoreError, TrainingError
 from qcsurrogate.generation import GenerationSummary
 from qcsurrogate.models.files import read_metadata
-from qcsurrogate.store.folder import Failure
+from qcsurrogate.store.failures import Failure
 from qcsurrogate.store.store import Store
 from tests.conftest import SHORT_TRAINING
 
@@ -97,7 +97,7 @@ def test_the_demo_judges_its_figures(short_demo):
 
 def test_the_demo_stops_when_a_reference_failed(short_demo, monkeypatch):
     out, summary = short_demo
-    failure = Failure("key", "water_3", "ConvergenceError", "SCF for 'water_3' did not converge", 1)
+    failure = Failure("key", "water_3", "not_converged", "SCF for 'water_3' did not converge")
     failed = GenerationSummary(out / "store", summary.counts, 0, (failure,), 0.0)
     monkeypatch.setattr(demo, "generate", lambda spec, out, quiet: failed)
     with pytest.raises(StoreError, match=r"1 references of the demo failed.*water_3.*qcsurrogate status"):

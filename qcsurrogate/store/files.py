@@ -13,6 +13,7 @@ import fcntl
 import hashlib
 import json
 import os
+import secrets
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,8 @@ from typing import Any
 from qcsurrogate.errors import StoreError
 
 TEMPORARY_SUFFIX = ".tmp"
+
+SEAL = "content_sha256"
 
 _LOCK_PATIENCE_SECONDS = 1.0
 _DISK_TROUBLE = {
@@ -36,6 +39,11 @@ _DISK_TROUBLE = {
 }
 
 
+def temporary_for(path: Path) -> Path:
+    """A name beside ``path`` that nobody else uses, on whatever node of a cluster they are."""
+    return path.with_name(f"{path.name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
+
+
 def write_atomically(path: Path, data: bytes) -> None:
     """Write ``data`` to ``path``, all or nothing, and make it survive a power cut.
 
@@ -43,7 +51,7 @@ def write_atomically(path: Path, data: bytes) -> None:
         StoreError: if the disk is full or the folder cannot be written; whatever was
             at ``path`` before is then untouched.
     """
-    temporary = path.with_name(f"{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
+    temporary = temporary_for(path)
     try:
         write_durably(temporary, data)
         move_into_place(temporary, path)
@@ -165,6 +173,35 @@ def read_json(path: Path, limit_bytes: int = 64 * 2**20) -> dict[str, Any]:
         raise StoreError(f"'{path}' is damaged: {error}; expected a JSON object") from error
     if not isinstance(data, dict):
         raise StoreError(f"'{path}' is damaged: expected a JSON object, got {type(data).__name__}")
+    return data
+
+
+def sealed_json(data: dict[str, Any]) -> bytes:
+    """A JSON object that carries a digest of itself, for :func:`read_sealed_json`."""
+    return json_bytes({**data, SEAL: sha256(json_bytes(data))})
+
+
+def read_sealed_json(path: Path, *, unsealed: bool = False) -> dict[str, Any]:
+    """A JSON object that was written by :func:`sealed_json`, without its seal.
+
+    Args:
+        path: the file.
+        unsealed: whether a file without a seal is taken as it is.
+
+    Raises:
+        StoreError: if it is missing, too large, no JSON object, or not what was sealed.
+    """
+    data = read_json(path)
+    seal = data.pop(SEAL, None)
+    try:
+        found = sha256(json_bytes(data))
+    except ValueError:  # NaN, or text that is no UTF-8
+        found = ""
+    if seal != found and not (unsealed and seal is None):
+        raise StoreError(
+            f"'{path}' is damaged: its {SEAL} is not that of its content; expected the file as it was written: "
+            "take it from a copy"
+        )
     return data
 
 

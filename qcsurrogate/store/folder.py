@@ -6,14 +6,18 @@
     spec.yaml            the spec
     plan.h5              the structures, their keys and their parts of the split
     shards/*.h5, *.json  finished records, many to a file, each with its manifest
+    consolidated/        a finished store in few large files, see :mod:`qcsurrogate.store.catalog`
     pending/<key>.h5     a finished record that waits for its shard
-    errors/<key>.json    a structure that failed: cause, message, attempts
+    errors/<key>.json    a structure that was put aside: cause, message, attempts
+    attempts/<key>.json  a structure that failed, and is to be tried again
     running/<key>        a structure that some worker computes now
+    batches/*.h5         structures that were given to workers of the present run
     scratch/             temporary files of workers
+    journal.json         throughput, slowest structures and the cost model, for `status`
     lock                 held by the process that generates
 
 The state of a structure is read off these names alone, by any process at any time:
-``complete`` if a shard's manifest lists it or a pending file carries its key, else
+``complete`` if the catalog or a shard's manifest lists it or a pending file carries its key, else
 ``running`` if it is marked so and the lock is held, else ``error``, else ``waiting``.
 """
 
@@ -23,14 +27,18 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+import numpy as np
 
 from qcsurrogate.errors import BasisError, SpecError, StoreError
 from qcsurrogate.reference.atoms import FreeAtoms, free_atoms_from_dict, free_atoms_to_dict
+from qcsurrogate.store.catalog import CONSOLIDATED, Catalog, read_catalog, sweep_leftovers
+from qcsurrogate.store.failures import Cause, Failure, forgive, read_failure, record_failure
 from qcsurrogate.store.files import (
     TEMPORARY_SUFFIX,
     is_locked,
@@ -39,8 +47,11 @@ from qcsurrogate.store.files import (
     move_into_place,
     read_json,
     read_limited,
+    read_sealed_json,
     remove_quietly,
+    sealed_json,
     sha256,
+    temporary_for,
     write_atomically,
 )
 from qcsurrogate.store.hdf5 import MAXIMUM_FILE_BYTES, damaged
@@ -55,7 +66,7 @@ State = Literal["waiting", "running", "complete", "error"]
 STATES: tuple[State, ...] = ("waiting", "running", "complete", "error")
 
 FORMAT_VERSION = 1
-_PACKAGES = ("qcsurrogate", "pyscf", "numpy", "scipy", "h5py", "ase", "dask", "distributed")
+PACKAGES = ("qcsurrogate", "pyscf", "numpy", "scipy", "h5py", "ase", "dask", "distributed")
 
 
 @dataclass(frozen=True)
@@ -65,17 +76,6 @@ class ShardManifest:
     path: Path
     keys: tuple[str, ...]
     digest: str
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A structure that could not be computed."""
-
-    key: str
-    name: str
-    cause: str
-    message: str
-    attempts: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,6 +115,10 @@ class StoreFolder:
         return self.path / "shards"
 
     @cached_property
+    def consolidated(self) -> Path:
+        return self.path / CONSOLIDATED
+
+    @cached_property
     def pending(self) -> Path:
         return self.path / "pending"
 
@@ -123,8 +127,20 @@ class StoreFolder:
         return self.path / "errors"
 
     @cached_property
+    def attempts(self) -> Path:
+        return self.path / "attempts"
+
+    @cached_property
     def running(self) -> Path:
         return self.path / "running"
+
+    @cached_property
+    def batches(self) -> Path:
+        return self.path / "batches"
+
+    @cached_property
+    def journal_file(self) -> Path:
+        return self.path / "journal.json"
 
     @cached_property
     def scratch(self) -> Path:
@@ -133,13 +149,20 @@ class StoreFolder:
     @property
     def folders(self) -> tuple[Path, ...]:
         """Every folder inside."""
-        return self.shards, self.pending, self.errors, self.running, self.scratch
+        work = self.pending, self.errors, self.attempts, self.running, self.batches, self.scratch
+        return self.shards, self.consolidated, *work
 
     def pending_file(self, key: str) -> Path:
         return self.pending / f"{key}.h5"
 
     def error_file(self, key: str) -> Path:
         return self.errors / f"{key}.json"
+
+    def attempts_file(self, key: str) -> Path:
+        return self.attempts / f"{key}.json"
+
+    def shard_file(self, number: int) -> Path:
+        return self.shards / f"shard_{number:05d}.h5"
 
     @property
     def is_planned(self) -> bool:
@@ -176,13 +199,13 @@ class StoreFolder:
         write_atomically(self.spec_file, spec_text)
         header = {
             "format_version": FORMAT_VERSION,
-            "versions": installed_versions(_PACKAGES),
+            "versions": installed_versions(PACKAGES),
             "spec_sha256": sha256(spec_text),
             "plan_sha256": plan_digest,
             "source_sha256": source_digest(spec),
             "free_atoms": free_atoms_to_dict(atoms),
         }
-        write_atomically(self.header_file, json_bytes(header))
+        write_atomically(self.header_file, sealed_json(header))
 
     def read_header(self) -> Header:
         """The fixed part of the store.
@@ -190,11 +213,28 @@ class StoreFolder:
         Raises:
             StoreError: if the folder is no store, or one of its files is damaged.
         """
+        header, spec, atoms = self._read_fixed()
+        try:
+            versions = {str(k): str(v) for k, v in header["versions"].items()}
+            digest = str(header["plan_sha256"])
+        except (KeyError, TypeError, AttributeError) as error:
+            raise StoreError(f"'{self.header_file}' is damaged: {error}") from error
+        return Header(spec, read_plan(self.plan_file, digest), atoms, versions)
+
+    def read_method(self) -> tuple[DataSpec, FreeAtoms]:
+        """The spec and the free atoms: what a worker needs beside its batch.
+
+        Raises:
+            StoreError: as :meth:`read_header`.
+        """
+        return self._read_fixed()[1:]
+
+    def _read_fixed(self) -> tuple[dict[str, Any], DataSpec, FreeAtoms]:
         if not self.path.is_dir():
             raise StoreError(f"cannot find the store '{self.path}'; expected a folder made by `qcsurrogate generate`")
         if not self.is_planned:
             raise StoreError(f"'{self.path}' is no store: it has no store.json; expected a folder made by `generate`")
-        header = read_json(self.header_file)
+        header = read_sealed_json(self.header_file, unsealed=True)
         if header.get("format_version") != FORMAT_VERSION:
             raise StoreError(
                 f"'{self.path}' has store format {header.get('format_version')!r}; this version reads {FORMAT_VERSION}"
@@ -208,11 +248,9 @@ class StoreFolder:
         try:
             spec = parse_spec(text.decode(), str(self.spec_file))
             atoms = free_atoms_from_dict(header["free_atoms"])
-            versions = {str(k): str(v) for k, v in header["versions"].items()}
-            plan = read_plan(self.plan_file, str(header["plan_sha256"]))
         except (SpecError, BasisError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
             raise StoreError(f"'{self.header_file}' is damaged: {error}") from error
-        return Header(spec, plan, atoms, versions)
+        return header, spec, atoms
 
     def source_digest(self) -> str | None:
         """Digest of the structure file that was planned from, if there was one."""
@@ -225,32 +263,50 @@ class StoreFolder:
         Raises:
             StoreError: if a manifest is damaged, or a shard has none.
         """
-        shards = []
-        for path in sorted(self.shards.glob("*.h5")):
-            try:
-                data = read_json(path.with_suffix(".json"))
-            except StoreError as error:
-                raise damaged(path, f"its manifest cannot be read ({error})") from error
-            keys, digest = data.get("keys"), data.get("sha256")
-            if not isinstance(keys, list) or not isinstance(digest, str) or not all(isinstance(k, str) for k in keys):
-                raise damaged(path, "its manifest lacks keys or sha256")
-            shards.append(ShardManifest(path, tuple(keys), digest))
-        return shards
+        return [self._manifest(self.shards / f"{stem}.h5") for stem in sorted(_stems(self.shards, ".h5"))]
+
+    def _manifest(self, path: Path) -> ShardManifest:
+        try:
+            data = read_sealed_json(path.with_suffix(".json"), unsealed=True)
+        except StoreError as error:
+            raise damaged(path, f"its manifest cannot be read ({error})") from error
+        keys, digest = data.get("keys"), data.get("sha256")
+        if not isinstance(keys, list) or not isinstance(digest, str) or not all(isinstance(k, str) for k in keys):
+            raise damaged(path, "its manifest lacks keys or sha256")
+        return ShardManifest(path, tuple(keys), digest)
+
+    def catalog(self, plan: Plan) -> Catalog | None:
+        """The consolidated records, if there are any.
+
+        Raises:
+            StoreError: if the catalog is damaged or belongs to another plan.
+        """
+        return read_catalog(self.consolidated, self.plan_digest(), len(plan))
+
+    def plan_digest(self) -> str:
+        """SHA-256 of the plan's file, as the header has it."""
+        return str(read_sealed_json(self.header_file, unsealed=True).get("plan_sha256"))
 
     def pending_keys(self, plan: Plan) -> set[str]:
         """Keys of the finished records that wait for their shard."""
-        return {p.stem for p in self.pending.glob("*.h5") if p.stem in plan.index}
+        return {key for key in _stems(self.pending, ".h5") if key in plan.index}
 
     def states(self, plan: Plan) -> dict[str, State]:
         """The state of every structure, in planned order."""
         states: dict[str, State] = dict.fromkeys(plan.keys, "waiting")
-        failed = {p.stem for p in self.errors.glob("*.json")}
-        running = {p.name for p in self.running.glob("*")} if is_locked(self.lock_file) else set()
-        complete = self.pending_keys(plan).union(*(m.keys for m in self.manifests()))
+        failed = _stems(self.errors, ".json")
+        running = _stems(self.running) if is_locked(self.lock_file) else set()
+        complete = self.pending_keys(plan).union(*(m.keys for m in self.manifests()), self._consolidated_keys(plan))
         found: tuple[tuple[State, set[str]], ...] = (("error", failed), ("running", running), ("complete", complete))
         for state, keys in found:
             states.update((key, state) for key in keys if key in states)
         return states
+
+    def _consolidated_keys(self, plan: Plan) -> set[str]:
+        catalog = self.catalog(plan)
+        if catalog is None:
+            return set()
+        return {plan.keys[i] for i in np.flatnonzero(catalog.places(len(plan)) >= 0)}
 
     def mark_running(self, key: str) -> None:
         """Say that this process computes a structure."""
@@ -266,86 +322,145 @@ class StoreFolder:
         """Take the mark away."""
         remove_quietly(self.running / key)
 
-    def write_failure(self, key: str, cause: str, message: str) -> None:
-        """Record that a structure failed once more.
+    def marked(self) -> set[str]:
+        """Keys of the structures that are marked as running, by whomever."""
+        return _stems(self.running)
+
+    def write_failure(self, key: str, cause: Cause, message: str, limit: int = 1) -> bool:
+        """Record that a structure failed once more; returns whether it is now put aside.
 
         Raises:
             StoreError: if it cannot be written.
         """
-        path = self.error_file(key)
-        attempts = 1
-        if path.is_file():
-            attempts += self.failure(path, "").attempts
-        write_atomically(path, json_bytes({"cause": cause, "message": message, "attempts": attempts}))
+        files = self.attempts_file(key), self.error_file(key)
+        return record_failure(*files, cause, message, limit, socket.gethostname())
 
-    def failure(self, path: Path, name: str) -> Failure:
-        """One recorded failure."""
-        data = read_json(path)
-        attempts = data.get("attempts")
-        return Failure(
-            path.stem,
-            name,
-            str(data.get("cause", "unknown")),
-            str(data.get("message", "")),
-            attempts if isinstance(attempts, int) else 1,
-        )
+    def tried_before(self) -> set[str]:
+        """Keys of the structures that failed, and are to be tried again."""
+        return _stems(self.attempts, ".json")
+
+    def forgive(self, key: str) -> None:
+        """Let a structure that was put aside be tried again."""
+        forgive(self.attempts_file(key), self.error_file(key))
+
+    def forget_failures(self, key: str) -> None:
+        """A structure that is complete has not failed."""
+        remove_quietly(self.error_file(key))
+        remove_quietly(self.attempts_file(key))
 
     def failures(self, plan: Plan) -> list[Failure]:
         """All structures in the state ``error``, in planned order."""
+        return self._failures(plan, self.error_file, "error")
+
+    def earlier_attempts(self, plan: Plan) -> list[Failure]:
+        """Structures that failed, and are to be tried again; in planned order."""
+        return [f for f in self._failures(plan, self.attempts_file, "waiting") if f.attempts]
+
+    def _failures(self, plan: Plan, file_of: Callable[[str], Path], wanted: State) -> list[Failure]:
         failures = []
         for key, state in self.states(plan).items():
-            path = self.error_file(key)
-            if state == "error" and path.is_file():  # another process may just have cured it
-                failures.append(self.failure(path, plan.structures[plan.index[key]].name))
+            path = file_of(key)
+            if state == wanted and path.is_file():  # another process may just have cured it
+                failures.append(read_failure(path, plan.structures.name(plan.index[key])))
         return failures
 
-    def write_shard(self, keys: Iterable[str], plan: Plan, spec: DataSpec) -> Path:
+    def write_shard(self, keys: Iterable[str], plan: Plan, spec: DataSpec, number: int | None = None) -> Path:
         """Move pending records into a shard of their own.
 
         The shard is complete before the single files go, so a crash leaves at worst
-        records that are there twice; :meth:`clean` removes the singles on the next start.
+        records that are there twice; :meth:`clean` removes the singles on the next
+        start, and the same call again finds the shard and does the rest.
+
+        Args:
+            keys: of pending records.
+            plan: a plan that has them.
+            spec: the store's spec.
+            number: of the shard; by default the next one.
 
         Raises:
             StoreError: if a record is damaged or the shard cannot be written.
         """
         keys = tuple(keys)
-        merged = merge([read_records(self.pending_file(key), [key], plan, spec) for key in keys])
-        path = self.shards / f"shard_{self._next_number():05d}.h5"
-        self._write_shard(path, merged)
+        path = self.shard_file(self.next_shard_number() if number is None else number)
+        if not self._holds(path, keys):
+            merged = merge([read_records(self.pending_file(key), [key], plan, spec) for key in keys])
+            self._write_shard(path, merged)
         for key in keys:
             remove_quietly(self.pending_file(key))
         return path
 
+    def _holds(self, path: Path, keys: tuple[str, ...]) -> bool:
+        """Whether a shard is there already, sound, with exactly these records."""
+        if not path.is_file():
+            return False
+        shard = self._manifest(path)
+        return shard.keys == keys and sha256(read_limited(path, MAXIMUM_FILE_BYTES)) == shard.digest
+
     def _write_shard(self, path: Path, records: RecordFile) -> None:
-        building = path.with_name(f"{path.name}.building{TEMPORARY_SUFFIX}")
+        building = temporary_for(path)
         digest = write_packed(building, records)
-        manifest = {"keys": list(records.keys), "sha256": digest, "versions": installed_versions(_PACKAGES)}
-        write_atomically(path.with_suffix(".json"), json_bytes(manifest))
+        manifest = {"keys": list(records.keys), "sha256": digest, "versions": installed_versions(PACKAGES)}
+        write_atomically(path.with_suffix(".json"), sealed_json(manifest))
         move_into_place(building, path)
 
-    def clean(self) -> None:
+    def clean(self) -> set[str]:
         """Sweep away what a process that died left behind; only under the lock.
 
-        Unfinished files go, marks of running structures go, and single records that are
-        in a shard already.
+        Unfinished files go, batches and marks of an earlier run go, and single records
+        that are in a shard already.
+
+        Returns:
+            Keys of the structures that somebody computed when the earlier run ended.
+
+        Raises:
+            StoreError: if a shard is damaged, or something cannot be removed.
         """
         for folder in (self.path, *self.folders):
-            for path in folder.glob(f"*{TEMPORARY_SUFFIX}"):
-                remove_quietly(path)
-        for path in self.running.glob("*"):
-            remove_quietly(path)
-        for shard in self.manifests():
-            twice = [path for path in map(self.pending_file, shard.keys) if path.is_file()]
-            if twice and sha256(read_limited(shard.path, MAXIMUM_FILE_BYTES)) != shard.digest:
-                raise damaged(shard.path, "its SHA-256 is not the one in its manifest")
-            for path in twice:
-                remove_quietly(path)
+            for name in _names(folder):
+                if name.endswith(TEMPORARY_SUFFIX):
+                    remove_quietly(folder / name)
+        for name in _names(self.batches):
+            remove_quietly(self.batches / name)
+        interrupted = self.marked()
+        for key in interrupted:
+            self.unmark_running(key)
+        sweep_leftovers(self.path)
+        self.drop_doubles()
         shutil.rmtree(self.scratch, ignore_errors=True)
         make_folder(self.scratch)
+        return interrupted
 
-    def _next_number(self) -> int:
-        numbers = [int(p.stem.removeprefix("shard_")) for p in self.shards.glob("shard_*.h5")]
-        return max(numbers, default=-1) + 1
+    def drop_doubles(self) -> None:
+        """Remove single records that are in a shard already.
+
+        Raises:
+            StoreError: if such a shard is damaged.
+        """
+        pending = _stems(self.pending, ".h5")
+        for shard in self.manifests() if pending else ():
+            twice = pending.intersection(shard.keys)
+            if twice and sha256(read_limited(shard.path, MAXIMUM_FILE_BYTES)) != shard.digest:
+                raise damaged(shard.path, "its SHA-256 is not the one in its manifest")
+            for key in twice:
+                remove_quietly(self.pending_file(key))
+
+    def next_shard_number(self) -> int:
+        """A number that no shard has had."""
+        numbers = (stem.removeprefix("shard_") for stem in _stems(self.shards, ".h5", "shard_"))
+        return max((int(number) for number in numbers if number.isdecimal()), default=-1) + 1
+
+
+def _names(folder: Path) -> list[str]:
+    """Names in a folder; one listing, however many there are."""
+    try:
+        with os.scandir(folder) as entries:
+            return [entry.name for entry in entries]
+    except FileNotFoundError:  # a store of an earlier version, which had fewer folders
+        return []
+
+
+def _stems(folder: Path, suffix: str = "", prefix: str = "") -> set[str]:
+    return {name.removesuffix(suffix) for name in _names(folder) if name.endswith(suffix) and name.startswith(prefix)}
 
 
 def source_digest(spec: DataSpec) -> str | None:

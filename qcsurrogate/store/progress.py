@@ -27,15 +27,22 @@ class Progress:
             self._bar.set_postfix(failed=self._failed, refresh=False)
         self._bar.update()
 
-    def show(self) -> None:
-        """Print a line if one is due."""
-        if self._lines and perf_counter() - self._last >= LINE_EVERY_SECONDS:
-            self._line()
+    def show(self, expected_seconds: float | None = None) -> None:
+        """Print a line if one is due.
 
-    def _line(self) -> None:
+        Args:
+            expected_seconds: the time that is left, for callers who know better than by counting.
+        """
+        if self._lines and perf_counter() - self._last >= LINE_EVERY_SECONDS:
+            self._line(expected_seconds)
+
+    def _line(self, expected_seconds: float | None = None) -> None:
         self._last = perf_counter()
         seconds = self._last - self._start
-        left = f", about {(self._total - self._n) * seconds / self._n:.0f} s left" if 0 < self._n < self._total else ""
+        left = ""
+        if 0 < self._n < self._total:
+            by_count = (self._total - self._n) * seconds / self._n
+            left = f", about {by_count if expected_seconds is None else expected_seconds:.0f} s left"
         failed = f", {self._failed} failed" if self._failed else ""
         print(f"{self._name}: {self._n}/{self._total}{failed} in {seconds:.0f} s{left}", file=sys.stderr, flush=True)
 

@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from qcsurrogate.errors import StoreError, TrainingError
+from qcsurrogate.interrupts import Interrupts
 from qcsurrogate.models.files import ModelMetadata, write_model
 from qcsurrogate.store.files import TEMPORARY_SUFFIX, exclusive_lock, is_locked, make_folder, write_atomically
 from qcsurrogate.store.yaml_model import dump_yaml
@@ -32,7 +33,6 @@ from qcsurrogate.training.checkpoint import (
     write_checkpoint,
 )
 from qcsurrogate.training.config import HARMLESS_KEYS, RunConfig, TrainingConfig, changed_keys
-from qcsurrogate.training.interrupts import Interrupts
 from qcsurrogate.training.optimisers import learning_rate_factor, make_optimisers, set_learning_rate
 from qcsurrogate.training.reporting import Reporter
 from qcsurrogate.training.sampler import EpochSampler

@@ -152,8 +152,9 @@ def test_a_structure_that_kills_its_worker_is_recorded(tmp_path: Path, start: St
     stdout, stderr = start(count=10, calculator="deadly_third", workers=2).end()
     assert "'complete': 9, 'error': 1" in stdout, stderr
     (failure,) = Store.open(out).failures()
-    assert (failure.name, failure.cause) == ("hydrogen_3", "WorkerDied")
-    assert "died 3 times over it" in failure.message
+    assert (failure.name, failure.cause) == ("hydrogen_3", "worker_lost")
+    assert "its worker process ended without a word" in failure.message
+    assert failure.by_cause == {"worker_lost": 3}
     assert all(line.startswith(("planning", "hydrogens:")) for line in stderr.splitlines()), stderr
 
 

@@ -50,6 +50,7 @@ def pretend(
     *,
     threads: int = 1,
     max_memory_mb: int = 4000,
+    seconds: float | None = None,
 ) -> ReferenceRecord:
     """A record of the right shapes whose numbers depend on the geometry alone."""
     generator = np.random.default_rng(int(structure.key, 16))
