@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from qcsurrogate.basis import BasisSet
 from qcsurrogate.errors import StoreError, StructureError
-from qcsurrogate.reference.kohn_sham import require_closed_shell
 from qcsurrogate.store.collect import collect_structures
 from qcsurrogate.store.hdf5 import Expected, StoredArray, damaged, read_arrays, write_arrays
 from qcsurrogate.store.spec import SPLIT_NAMES, DataSpec, SplitName
@@ -180,7 +179,7 @@ def make_plan(spec: DataSpec) -> Plan:
     """
     structures, groups = collect_structures(spec)
     for structure in structures:
-        require_closed_shell(structure)
+        spec.method.require_spin(structure)
     keys = [spec.record_key(s) for s in structures]
     unique = sorted({key: i for i, key in reversed(list(enumerate(keys)))}.values())
     structures = [structures[i] for i in unique]
