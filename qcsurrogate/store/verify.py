@@ -1,0 +1,339 @@
+"""Everything that can be checked about a store, and all that is wrong with it, not only the first thing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from qcsurrogate.basis import BasisSet
+from qcsurrogate.errors import QCSurrogateError, RecordError, SpecError, StoreError
+from qcsurrogate.reference.compute import ELECTRON_COUNT_TOLERANCE, check_record, compute_reference
+from qcsurrogate.reference.density_fit import charges
+from qcsurrogate.reference.record import ReferenceRecord
+from qcsurrogate.store.agreement import Difference, differences_of
+from qcsurrogate.store.catalog import Catalog
+from qcsurrogate.store.files import TEMPORARY_SUFFIX, is_locked
+from qcsurrogate.store.folder import PACKAGES, Header, StoreFolder
+from qcsurrogate.store.progress import Progress
+from qcsurrogate.store.slices import RecordSlices
+from qcsurrogate.store.store import check_digest
+from qcsurrogate.versions import installed_versions
+
+OVERLAP_TOLERANCE = 1e-10
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong.
+
+    Attributes:
+        where: the file or the structure.
+        check: which check found it.
+        message: what was expected and what was found.
+    """
+
+    where: str
+    check: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Recomputed:
+    """A record that was computed again from nothing.
+
+    Attributes:
+        key: its content key.
+        name: name of the structure.
+        differences: stored against recomputed.
+        wall_time: seconds that it took.
+    """
+
+    key: str
+    name: str
+    differences: tuple[Difference, ...]
+    wall_time: float
+
+
+@dataclass
+class Verification:
+    """What was checked, and every problem that was found.
+
+    Attributes:
+        path: the store.
+        planned: structures in the plan.
+        complete: records that the store says it has.
+        files: files of records.
+        checked: records whose contents were checked.
+        recomputed: records that were computed again.
+        problems: what is wrong, in the order it was found.
+        versions_then: packages when the store was planned.
+        versions_now: the same packages now.
+    """
+
+    path: Path
+    planned: int = 0
+    complete: int = 0
+    files: int = 0
+    checked: int = 0
+    recomputed: list[Recomputed] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    versions_then: dict[str, str] = field(default_factory=dict)
+    versions_now: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.problems
+
+    def report(self, where: object, check: str, message: object) -> None:
+        """Note a problem."""
+        self.problems.append(Problem(str(where), check, str(message)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON data."""
+        data = {**asdict(self), "path": str(self.path), "sound": self.sound}
+        for entry in data["recomputed"]:
+            for difference in entry["differences"]:
+                if not np.isfinite(difference["value"]):
+                    difference["value"] = None
+        return data
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A file of records, and whose they are said to be."""
+
+    path: Path
+    keys: tuple[str, ...]
+    digest: str | None
+
+
+def verify(
+    path: str | Path,
+    *,
+    sample: int = 0,
+    records: int | None = None,
+    seed: int = 0,
+    threads: int = 1,
+    quiet: bool = False,
+) -> Verification:
+    """Check a store: files, manifests, plan and records; and compute some records again.
+
+    Args:
+        path: the store's folder.
+        sample: how many records to compute again from nothing, drawn at random.
+        records: check the contents of so many records, drawn at random; by default of all.
+        seed: of both draws.
+        threads: PySCF threads.
+        quiet: whether to keep silent about progress.
+
+    Raises:
+        StoreError: if there is no store at all.
+        SpecError: if a number is negative.
+    """
+    if sample < 0 or (records is not None and records < 0) or threads < 1:
+        raise SpecError(f"sample = {sample}, records = {records}, threads = {threads}; expected no negative numbers")
+    folder = StoreFolder(Path(path))
+    if not folder.is_planned:
+        folder.read_header()  # says what is there instead
+    result = Verification(Path(path), versions_now=installed_versions(PACKAGES))
+    try:
+        header = folder.read_header()
+    except QCSurrogateError as error:
+        result.report(folder.path, "header", error)
+        _check_shards_alone(folder, result)
+        return result
+    result.planned, result.versions_then = len(header.plan), dict(header.versions)
+    sources = list(_sources(folder, header, result))
+    result.files = len(sources)
+    _check_keys(header, sources, result)
+    _check_folder(folder, header, result)
+    complete = {key for source in sources for key in source.keys if key in header.plan.index}
+    result.complete = len(complete)
+    ordered = [key for key in header.plan.keys if key in complete]
+    wanted = set(ordered if records is None else _drawn(ordered, records, seed))
+    again = set(_drawn(ordered, sample, seed))
+    progress = Progress(len(wanted | again), "verifying", quiet)
+    with closing(progress):
+        for source in sources:
+            _check_source(source, header, wanted, again, threads, result, progress)
+    return result
+
+
+def _drawn(keys: list[str], count: int, seed: int) -> list[str]:
+    chosen = np.random.default_rng(seed).permutation(len(keys))[:count]
+    return [keys[i] for i in sorted(chosen)]
+
+
+def _sources(folder: StoreFolder, header: Header, result: Verification) -> Iterator[_Source]:
+    """Every file of records whose manifest or catalog can be read."""
+    try:
+        catalog = folder.catalog(header.plan)
+    except StoreError as error:
+        result.report(folder.consolidated, "catalog", error)
+    else:
+        if catalog is not None:
+            yield from _catalogued(catalog, header, result)
+    for path in sorted(folder.shards.glob("*.h5")):
+        try:
+            shard = folder.shard_manifest(path)
+        except StoreError as error:
+            result.report(path, "manifest", error)
+        else:
+            yield _Source(path, shard.keys, shard.digest)
+    for path in sorted(folder.pending.glob("*.h5")):
+        yield _Source(path, (path.stem,), None)
+
+
+def _catalogued(catalog: Catalog, header: Header, result: Verification) -> Iterator[_Source]:
+    for i, part in enumerate(catalog.parts):
+        path = catalog.path(i)
+        keys = tuple(header.plan.keys[k] for k in catalog.structures_of(i))
+        if not path.is_file():
+            result.report(
+                path, "missing", f"the catalog lists it with {len(keys)} records; run `generate` to compute them again"
+            )
+        elif path.stat().st_size != part.n_bytes:
+            result.report(path, "size", f"it has {path.stat().st_size} bytes; the catalog says {part.n_bytes}")
+            yield _Source(path, keys, part.digest)
+        else:
+            yield _Source(path, keys, part.digest)
+
+
+def _check_shards_alone(folder: StoreFolder, result: Verification) -> None:
+    """What can be said without a plan: whether shards are as their manifests say."""
+    for path in sorted(folder.shards.glob("*.h5")):
+        try:
+            check_digest(path, folder.shard_manifest(path).digest)
+        except StoreError as error:
+            result.report(path, "checksum", error)
+
+
+def _check_keys(header: Header, sources: Iterable[_Source], result: Verification) -> None:
+    """No key twice, none that is not planned."""
+    places: dict[str, list[Path]] = {}
+    for source in sources:
+        for key, count in Counter(source.keys).items():
+            places.setdefault(key, []).extend([source.path] * count)
+    for key, paths in places.items():
+        if key not in header.plan.index:
+            result.report(paths[0], "plan", f"it holds the record '{key}', which the plan does not have")
+        elif len(paths) > 1:
+            names = ", ".join(path.name for path in paths)
+            result.report(header.plan.label(key), "twice", f"its record lies in {len(paths)} files: {names}")
+
+
+def _check_folder(folder: StoreFolder, header: Header, result: Verification) -> None:
+    """What a process left that died, while nobody works in the store."""
+    if is_locked(folder.lock_file):
+        return
+    for place in (folder.path, *folder.folders):
+        for path in sorted(place.glob(f"*{TEMPORARY_SUFFIX}")) if place.is_dir() else ():
+            result.report(path, "left over", "an unfinished file; the next `generate` or `consolidate` removes it")
+    known = {path.name for path in folder.consolidated.glob("*.h5")} if folder.consolidated.is_dir() else set()
+    try:
+        catalog = folder.catalog(header.plan)
+    except StoreError:
+        return  # reported already
+    if catalog is not None:
+        known -= {part.name for part in catalog.parts} | {f"index_{catalog.generation:03d}.h5"}
+    for name in sorted(known):
+        result.report(folder.consolidated / name, "left over", "of a consolidation; `consolidate` goes on with it")
+
+
+def _check_source(
+    source: _Source,
+    header: Header,
+    wanted: set[str],
+    again: set[str],
+    threads: int,
+    result: Verification,
+    progress: Progress,
+) -> None:
+    if source.digest is not None:
+        try:
+            check_digest(source.path, source.digest)
+        except StoreError as error:
+            result.report(source.path, "checksum", error)
+    if any(key not in header.plan.index for key in source.keys) or len(set(source.keys)) != len(source.keys):
+        return  # reported already; such a file cannot be held against the plan
+    try:
+        slices = RecordSlices(source.path, source.keys, header.plan, header.spec)
+    except StoreError as error:
+        result.report(source.path, "declaration", error)
+        return
+    elements = header.plan.elements
+    orbital = header.spec.method.orbital_basis(elements)
+    density = header.spec.method.density_basis(elements) if header.spec.targets.density_coefficients else None
+    with slices:
+        for key in source.keys:
+            if key not in wanted and key not in again:
+                continue
+            try:
+                record = slices.record(key)
+            except StoreError as error:
+                result.report(f"{header.plan.label(key)} in {source.path}", "record", error)
+                progress.advance(failed=True)
+                continue
+            before = len(result.problems)
+            if key in wanted:
+                result.checked += 1
+                for check, message in _record_problems(key, record, header, orbital, density):
+                    result.report(f"{record.structure.label} in {source.path}", check, message)
+            if key in again:
+                _recompute(key, record, header, threads, result)
+            progress.advance(failed=len(result.problems) > before)
+            progress.show()
+
+
+def _record_problems(
+    key: str, record: ReferenceRecord, header: Header, orbital: BasisSet, density: BasisSet | None
+) -> Iterator[tuple[str, str]]:
+    """What is wrong with the contents of a record: (check, message)."""
+    structure = record.structure
+    if header.spec.record_key(structure) != key:
+        yield "key", f"its key is {header.spec.record_key(structure)} by the spec, but {key} in the plan"
+    try:
+        check_record(record)
+    except RecordError as error:
+        yield "physics", str(error)
+    overlap = orbital.build_mol(structure).intor_symmetric("int1e_ovlp")
+    if overlap.shape != record.overlap.shape:
+        yield "overlap", f"it has {len(record.overlap)} orbitals; the basis has {len(overlap)}"
+    elif (deviation := float(np.abs(overlap - record.overlap).max())) > OVERLAP_TOLERANCE:
+        yield "overlap", f"it differs from that of the basis by {deviation:.1e}; expected at most {OVERLAP_TOLERANCE:g}"
+    if density is not None:
+        integrals = charges(density.build_mol(structure))
+        targets = {
+            "density_coefficients": structure.n_electrons - float(structure.atomic_numbers.sum()),
+            "spin_density_coefficients": float(structure.spin),
+        }
+        for name, expected in targets.items():
+            coefficients = record.value(name)
+            if coefficients is None:
+                continue
+            found = float(integrals @ np.asarray(coefficients))
+            if not abs(found - expected) <= ELECTRON_COUNT_TOLERANCE:
+                yield "density", f"{name} integrate to {found:.10f}, expected {expected:.10f}"
+
+
+def _recompute(key: str, stored: ReferenceRecord, header: Header, threads: int, result: Verification) -> None:
+    start = perf_counter()
+    structure, spec = stored.structure, header.spec
+    try:
+        record = compute_reference(structure, spec.method, spec.targets, header.atoms, threads=threads)
+    except QCSurrogateError as error:
+        result.report(structure.label, "recomputed", f"it could not be computed again: {error}")
+        return
+    differences = tuple(differences_of(stored, record, spec.method))
+    result.recomputed.append(Recomputed(key, structure.name, differences, perf_counter() - start))
+    for difference in differences:
+        if not difference.within:
+            result.report(structure.label, "recomputed", f"stored and recomputed {difference}")
