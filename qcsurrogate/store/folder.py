@@ -263,9 +263,14 @@ class StoreFolder:
         Raises:
             StoreError: if a manifest is damaged, or a shard has none.
         """
-        return [self._manifest(self.shards / f"{stem}.h5") for stem in sorted(_stems(self.shards, ".h5"))]
+        return [self.shard_manifest(self.shards / f"{stem}.h5") for stem in sorted(_stems(self.shards, ".h5"))]
 
-    def _manifest(self, path: Path) -> ShardManifest:
+    def shard_manifest(self, path: Path) -> ShardManifest:
+        """What the manifest of a shard says.
+
+        Raises:
+            StoreError: if it is missing or damaged.
+        """
         try:
             data = read_sealed_json(path.with_suffix(".json"), unsealed=True)
         except StoreError as error:
@@ -393,7 +398,7 @@ class StoreFolder:
         """Whether a shard is there already, sound, with exactly these records."""
         if not path.is_file():
             return False
-        shard = self._manifest(path)
+        shard = self.shard_manifest(path)
         return shard.keys == keys and sha256(read_limited(path, MAXIMUM_FILE_BYTES)) == shard.digest
 
     def _write_shard(self, path: Path, records: RecordFile) -> None:
