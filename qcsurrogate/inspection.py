@@ -10,11 +10,15 @@ from typing import Any
 import numpy as np
 from ase.data import chemical_symbols
 
-from qcsurrogate.errors import SpecError, StoreError
+from qcsurrogate.errors import SpecError, StoreError, suggestion
 from qcsurrogate.models.files import read_model
 from qcsurrogate.prediction.surrogate import MODEL_FILE_NAME
 from qcsurrogate.reference.kohn_sham import LADDER
 from qcsurrogate.reference.record import ReferenceRecord
+from qcsurrogate.store.failures import FailureGroup, checked_cause, group_failures
+from qcsurrogate.store.files import exclusive_lock, is_locked
+from qcsurrogate.store.folder import StoreFolder
+from qcsurrogate.store.journal import read_journal
 from qcsurrogate.store.spec import SPLIT_NAMES
 from qcsurrogate.store.store import Store
 
@@ -28,17 +32,80 @@ def status(path: str | Path) -> dict[str, Any]:
         StoreError: if the folder is no store, or is damaged.
     """
     store = Store.open(path)
+    failures = store.failures()
+    again = store.folder.earlier_attempts(store.plan)
+    counts = store.counts()
     return {
         "path": str(path),
         "name": store.spec.name,
         "structures": len(store.plan),
-        "states": store.counts(),
+        "states": counts,
+        "errors_by_cause": dict(Counter(f.cause for f in failures)),
+        "to_be_tried_again_by_cause": dict(Counter(f.cause for f in again)),
         "complete_by_split": {split: len(store.keys(split)) for split in SPLIT_NAMES},
-        "failures": [
-            {"key": f.key, "name": f.name, "cause": f.cause, "message": f.message, "attempts": f.attempts}
-            for f in store.failures()
-        ],
+        "generation": _generation(store.folder, counts["waiting"] + counts["running"]),
+        "failures": [f.to_dict() for f in failures],
     }
+
+
+def _generation(folder: StoreFolder, unfinished: int) -> dict[str, Any]:
+    """What the journal says of the run that is on, or was the last."""
+    journal = read_journal(folder.journal_file)
+    is_on = is_locked(folder.lock_file)
+    rate = journal.records_per_hour
+    eta = 3600.0 * unfinished / rate if rate else None
+    return {
+        "is_on": is_on,
+        "workers": journal.workers if is_on else 0,
+        "computed": journal.computed,
+        "records_per_hour": rate,
+        "expected_seconds": (journal.expected_seconds if journal.expected_seconds is not None else eta)
+        if is_on and unfinished
+        else None,
+        "slowest": [{"name": s.name, "seconds": s.seconds, "orbitals": s.n_ao} for s in journal.slowest],
+    }
+
+
+def failure_report(path: str | Path) -> list[FailureGroup]:
+    """What failed, put aside or to be tried again, grouped by cause and by what was said.
+
+    Raises:
+        StoreError: if the folder is no store, or is damaged.
+    """
+    store = Store.open(path)
+    return group_failures([*store.failures(), *store.folder.earlier_attempts(store.plan)])
+
+
+def retry(path: str | Path, cause: str | None = None, names: Sequence[str] = ()) -> int:
+    """Let structures that were put aside be tried again by the next ``generate``.
+
+    Args:
+        path: the store.
+        cause: only those with this cause.
+        names: only those with these names (or keys).
+
+    Returns:
+        How many there are.
+
+    Raises:
+        SpecError: for an unknown cause, or a name that nothing put aside has.
+        StoreError: if the folder is no store, is damaged, or is being generated into.
+    """
+    wanted = None if cause is None else checked_cause(cause)
+    store = Store.open(path)
+    with exclusive_lock(store.folder.lock_file):
+        failures = store.failures()
+        known = {name for f in failures for name in (f.name, f.key)}
+        for name in names:
+            if name not in known:
+                raise SpecError(
+                    f"no structure '{name}' was put aside in '{path}'; expected one that `status` lists"
+                    f"{suggestion(name, known)}"
+                )
+        chosen = [f for f in failures if wanted in (None, f.cause) and (not names or f.name in names or f.key in names)]
+        for failure in chosen:
+            store.folder.forgive(failure.key)
+    return len(chosen)
 
 
 def inspect(path: str | Path) -> dict[str, Any]:

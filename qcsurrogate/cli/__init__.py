@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from qcsurrogate.cli.arguments import Parser, say
-from qcsurrogate.cli.references import add_generate, add_inspect, add_status
+from qcsurrogate.cli.references import add_generate, add_inspect, add_keys, add_retry, add_status
 from qcsurrogate.cli.surrogates import add_compare, add_demo, add_predict, add_schema, add_train
 from qcsurrogate.errors import QCSurrogateError
 
@@ -29,6 +29,7 @@ exit codes:
   7    a model asked about elements, a charge, a spin or a basis it was not trained on
   8    training that cannot start, resume or go on
   9    a result that cannot be written
+  10   a cluster that cannot be started, reached or kept up; generate goes on when it is started again
   130  stopped by Ctrl-C; generate, train and demo go on when they are started again
   141  whatever read the output closed it"""
 
@@ -83,7 +84,9 @@ def build_parser() -> argparse.ArgumentParser:
     for add in (
         add_generate,
         add_status,
+        add_retry,
         add_inspect,
+        add_keys,
         add_train,
         add_predict,
         add_compare,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
@@ -20,6 +20,7 @@ from distributed import Client, Future, KilledWorker, wait
 
 from qcsurrogate.errors import ClusterError
 from qcsurrogate.generation.batches import CostModel, Queue, size_measures
+from qcsurrogate.generation.clusters import Connection
 from qcsurrogate.generation.worker import Orders, Outcome, blame_for_lost_worker, compute_batch, gather_records
 from qcsurrogate.interrupts import Interrupts
 from qcsurrogate.store.files import remove_quietly
@@ -74,30 +75,29 @@ class Driver:
         self,
         todo: Sequence[str],
         alone: Collection[str],
-        client: Client,
+        connection: Connection,
         progress: Progress,
-        tend: Callable[[], None],
     ) -> None:
         """Compute structures.
 
         Args:
             todo: keys, in planned order.
             alone: those of them that failed before, and get a batch of their own.
-            client: of a Dask scheduler.
+            connection: to the workers.
             progress: told of every structure.
-            tend: called again and again, to look after the workers.
 
         Raises:
             StoreError: if a worker cannot write.
-            ClusterError: if the scheduler is lost.
+            ClusterError: if the scheduler is lost, or workers cannot be kept up.
         """
+        client = connection.client
         index = self.header.plan.index
         self._alone.extend(key for key in todo if key in alone)
         untried = Queue(self._sizes, np.array([index[key] for key in todo if key not in alone], np.int64))
         try:
             with Interrupts() as interrupts:  # raised inside a callback of h5py's, Ctrl-C would be swallowed
                 while (len(untried) or self._alone or self._tasks) and interrupts.received is None:
-                    slots = _slots(client)
+                    workers, slots = _workers(connection)
                     while (len(untried) or self._alone) and self._n_computing() < 2 * slots:
                         self._submit(client, "compute", self._next_keys(untried, slots))
                     self._gather(client)
@@ -105,10 +105,10 @@ class Driver:
                         if future.status in ("lost", "pending"):  # its worker died with the result: it is run again
                             continue
                         self._finish(self._tasks.pop(future), future, progress)
-                    tend()
+                    connection.tend()
                     expected = untried.expected_seconds(self.model) / slots
                     progress.show(expected if self.model.measured else None)
-                    self._write_journal(slots, len(untried) + len(self._alone), expected)
+                    self._write_journal(workers, len(untried) + len(self._alone), expected)
             if interrupts.received is not None:
                 interrupts.raise_received()
         finally:
@@ -148,7 +148,7 @@ class Driver:
         name = secrets.token_hex(8)
         write_plan(self.folder.batches / f"{name}.h5", self.header.plan.part(keys))
         if kind == "compute":
-            future = client.submit(compute_batch, self.orders, name, key=f"compute-{name}", pure=False)
+            future: Future[Any] = client.submit(compute_batch, self.orders, name, key=f"compute-{name}", pure=False)
         else:
             number, self._shard_number = self._shard_number, self._shard_number + 1
             future = client.submit(
@@ -178,7 +178,7 @@ class Driver:
                 self._pending.update(self.folder.pending_keys(self.header.plan).intersection(task.keys))
         else:
             died = isinstance(outcomes, KilledWorker)
-            self._note(self._after_death(task.keys) if died else outcomes, task.keys, progress)  # type: ignore[arg-type]
+            self._note(self._after_death(task.keys) if died else outcomes, task.keys, progress)
         remove_quietly(self.folder.batches / f"{task.name}.h5")
 
     def _after_death(self, keys: tuple[str, ...]) -> list[Outcome]:
@@ -241,10 +241,10 @@ class Driver:
         write_journal(self.folder.journal_file, self._journal)
 
 
-def _slots(client: Client) -> int:
-    """Threads of all workers that are there now; they may join and leave."""
+def _workers(connection: Connection) -> tuple[int, int]:
+    """Workers that are there now, and tasks that can run once all are; workers may join and leave."""
     try:
-        return max(1, sum(client.nthreads().values()))
+        return len(connection.client.nthreads()), connection.slots()
     except (OSError, TimeoutError, RuntimeError, CancelledError, AttributeError) as error:
         raise _lost(error) from error
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -17,8 +17,9 @@ from time import perf_counter
 from distributed import Client
 
 from qcsurrogate.errors import SpecError, StoreError
+from qcsurrogate.generation.allocation import Allocation, taking_part
 from qcsurrogate.generation.cluster_settings import ClusterSettings
-from qcsurrogate.generation.clusters import connected, local_cluster
+from qcsurrogate.generation.clusters import Connection, connected, local_cluster
 from qcsurrogate.generation.driver import Driver
 from qcsurrogate.generation.worker import Calculator, Orders
 from qcsurrogate.reference.atoms import free_atoms
@@ -103,23 +104,25 @@ def generate(
         raise SpecError(f"time_limit = {time_limit}; expected a positive number of seconds")
     if cluster is not None and client is not None:
         raise SpecError("cluster and client were both given; expected one of them, or neither")
+    settings = cluster or local_cluster(n_workers, threads)
     limits = checked_limits(attempts)
     folder = StoreFolder(Path(out).absolute())
-    folder.prepare()
-    with exclusive_lock(folder.lock_file):
-        interrupted = folder.clean()
-        header = _resumed(spec, folder) if folder.is_planned else _planned(spec, folder, quiet)
-        pending = _undamaged_pending(folder, header)
-        todo, alone = _todo(folder, header, interrupted, retry_failed)
-        todo = todo[:limit]
-        orders = Orders(str(folder.path), calculator, limits, time_limit, threads if client is not None else None)
-        driver = Driver(folder, header, orders, pending)
-        if todo:
-            settings = cluster or local_cluster(n_workers, threads)
-            progress = Progress(len(todo), spec.name, quiet)
-            with contextlib.closing(progress), _workers(client, settings, folder, quiet) as (dask, tend):
-                driver.compute(todo, alone, dask, progress, tend)
-        driver.finish()
+    orders = Orders(str(folder.path), calculator, limits, time_limit, None if client is None else threads)
+    with taking_part(settings) as allocation:  # a task of an allocation that only serves never comes back
+        folder.prepare()
+        with exclusive_lock(folder.lock_file):
+            interrupted = folder.clean()
+            header = _resumed(spec, folder) if folder.is_planned else _planned(spec, folder, quiet)
+            driver = Driver(folder, header, orders, _undamaged_pending(folder, header))
+            todo, alone = _todo(folder, header, interrupted, retry_failed)
+            if todo := todo[:limit]:
+                progress = Progress(len(todo), spec.name, quiet)
+                with (
+                    contextlib.closing(progress),
+                    _connection(client, settings, folder, quiet, allocation) as connection,
+                ):
+                    driver.compute(todo, alone, connection, progress)
+            driver.finish()
     store = Store.open(folder.path)
     failures = tuple(store.failures())
     return GenerationSummary(Path(out), store.counts(), driver.n_complete, failures, perf_counter() - start)
@@ -180,17 +183,17 @@ def _todo(
 
 
 @contextlib.contextmanager
-def _workers(
-    client: Client | None, settings: ClusterSettings, folder: StoreFolder, quiet: bool
-) -> Iterator[tuple[Client, Callable[[], None]]]:
-    """A client, and what looks after its workers: the caller's, or a cluster that lives as long as this."""
+def _connection(
+    client: Client | None, settings: ClusterSettings, folder: StoreFolder, quiet: bool, allocation: Allocation | None
+) -> Iterator[Connection]:
+    """To the workers of the caller's client, which the caller looks after, or of the cluster that is wanted."""
 
     def log(text: str) -> None:
         if not quiet:
             print(text, file=sys.stderr, flush=True)
 
     if client is not None:
-        yield client, lambda: None  # whoever made it looks after it
+        yield Connection(client)
         return
-    with connected(settings, folder.scratch, log) as connection:
-        yield connection.client, connection.tend
+    with connected(settings, folder.scratch, log, allocation) as connection:
+        yield connection
