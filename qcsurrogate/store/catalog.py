@@ -15,7 +15,7 @@ Every consolidation is a new generation, whose files have names of their own.  W
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -65,6 +65,18 @@ class Part:
         return {"name": self.name, "sha256": self.digest, "bytes": self.n_bytes, "records": self.n_records}
 
 
+@dataclass(frozen=True)
+class MadeWith:
+    """Versions of packages, and how many records were computed with them."""
+
+    versions: Mapping[str, str]
+    n_records: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """As the catalog has it."""
+        return {"versions": dict(self.versions), "records": self.n_records}
+
+
 @dataclass(frozen=True, eq=False)
 class Catalog:
     """The consolidated records of a store.
@@ -74,14 +86,14 @@ class Catalog:
         generation: counts the consolidations.
         parts: the files, in order.
         structures: (n_records,) place in the plan of every record, part after part.
-        versions: of packages, when it was written.
+        made_with: which packages the records were computed with, and how many with each.
     """
 
     folder: Path
     generation: int
     parts: tuple[Part, ...]
     structures: NDArray[np.int64]
-    versions: dict[str, str]
+    made_with: tuple[MadeWith, ...]
 
     @cached_property
     def starts(self) -> NDArray[np.int64]:
@@ -139,7 +151,7 @@ def write_catalog(catalog: Catalog, plan_digest: str) -> None:
         "plan_sha256": plan_digest,
         "index_sha256": index_digest,
         "parts": [part.to_dict() for part in catalog.parts],
-        "versions": catalog.versions,
+        "made_with": [made.to_dict() for made in catalog.made_with],
     }
     write_atomically(catalog.folder / CATALOG_NAME, sealed_json(content))
 
@@ -171,7 +183,10 @@ def read_catalog(folder: Path, plan_digest: str, n_planned: int) -> Catalog | No
         )
         if [p["name"] for p in data["parts"]] != [part.name for part in parts]:
             raise ValueError("its parts have other names than expected")
-        versions = {str(k): str(v) for k, v in data["versions"].items()}
+        made_with = tuple(
+            MadeWith({str(k): str(v) for k, v in made["versions"].items()}, _count(made["records"]))
+            for made in data["made_with"]
+        )
         index_digest = str(data["index_sha256"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise StoreError(f"'{path}' is damaged: {error}") from error
@@ -182,7 +197,7 @@ def read_catalog(folder: Path, plan_digest: str, n_planned: int) -> Catalog | No
     structures = np.asarray(read_arrays(folder / index_name(generation), expected, index_digest)[_INDEX_NAME], np.int64)
     if structures.min() < 0 or structures.max() >= n_planned or len(np.unique(structures)) != n_records:
         raise StoreError(f"'{path}': its index is not one place in the plan for every record")
-    return Catalog(folder, generation, parts, structures, versions)
+    return Catalog(folder, generation, parts, structures, made_with)
 
 
 def write_leftovers(store: Path, generation: int, names: Sequence[str]) -> None:

@@ -7,6 +7,7 @@ and whole parts that the next start takes over.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from qcsurrogate.errors import SpecError, StoreError
 from qcsurrogate.reference.record import FieldShape
 from qcsurrogate.store.catalog import (
     Catalog,
+    MadeWith,
     Part,
     index_name,
     part_name,
@@ -34,14 +36,13 @@ from qcsurrogate.store.files import (
     sha256,
     write_atomically,
 )
-from qcsurrogate.store.folder import PACKAGES, StoreFolder
+from qcsurrogate.store.folder import Header, StoreFolder
 from qcsurrogate.store.plan import Plan
 from qcsurrogate.store.progress import Progress
 from qcsurrogate.store.shards import RecordFile, array_description, expected_arrays, frame_arrays, stored_fields
 from qcsurrogate.store.spec import DataSpec
 from qcsurrogate.store.store import Store
 from qcsurrogate.store.streaming import Declared, file_digest, writing_arrays
-from qcsurrogate.versions import installed_versions
 
 DEFAULT_MAX_BYTES = 2 * 2**30
 
@@ -97,9 +98,13 @@ def consolidate(
     with exclusive_lock(target.lock_file), closing(Store.open(source.path)) as store:
         _require_records(store, store.keys())
         begin_copy(source, target)
-        catalog = write_parts(target, store.plan, store.spec, store.keys(), store.packed_many, max_bytes, quiet=quiet)
+        made_with = made_with_of(source, store.header)
+        catalog = write_parts(
+            target, store.plan, store.spec, store.keys(), store.packed_many, max_bytes, made_with=made_with, quiet=quiet
+        )
         write_catalog(catalog, sha256(read_limited(target.plan_file, 2**40)))
-        complete_copy(source, target)
+        copy_failures([source], target, [key for key in store.plan.keys if store.state_of(key) != "complete"])
+        copy_header(source, target)
         return _result(Path(out), catalog, _record_bytes(source))
 
 
@@ -113,7 +118,15 @@ def _in_place(folder: StoreFolder, path: Path, max_bytes: int, quiet: bool) -> C
             return _result(path, old, before)
         generation = 1 if old is None else old.generation + 1
         catalog = write_parts(
-            folder, store.plan, store.spec, keys, store.packed_many, max_bytes, generation, quiet=quiet
+            folder,
+            store.plan,
+            store.spec,
+            keys,
+            store.packed_many,
+            max_bytes,
+            generation=generation,
+            made_with=made_with_of(folder, store.header),
+            quiet=quiet,
         )
         write_leftovers(folder.path, generation, _superfluous(folder, old, store.plan))
         write_catalog(catalog, folder.plan_digest())
@@ -128,8 +141,9 @@ def write_parts(
     keys: Sequence[str],
     packed: PackedRecords,
     max_bytes: int,
-    generation: int = 1,
     *,
+    generation: int = 1,
+    made_with: tuple[MadeWith, ...],
     quiet: bool,
 ) -> Catalog:
     """Write the large files of a generation; those that are there already, whole, are taken over.
@@ -152,7 +166,7 @@ def write_parts(
                 for _ in range(start, stop):
                     progress.advance(failed=False)
             parts.append(part)
-    return Catalog(folder.consolidated, generation, tuple(parts), rows, installed_versions(PACKAGES))
+    return Catalog(folder.consolidated, generation, tuple(parts), rows, made_with)
 
 
 def _write_part(
@@ -238,16 +252,48 @@ def begin_copy(source: StoreFolder, target: StoreFolder) -> None:
         write_atomically(target.path / name, read_limited(source.path / name, 2**40))
 
 
-def complete_copy(source: StoreFolder, target: StoreFolder) -> None:
-    """Copy what is said of failures, and last the header, with which the folder becomes a store.
+def copy_failures(sources: Sequence[StoreFolder], target: StoreFolder, keys: Sequence[str]) -> None:
+    """Copy what is known of the failures of some structures, from the first store that knows something.
 
     Raises:
         StoreError: if it cannot be written.
     """
-    for folder in (source.errors, source.attempts):
-        for path in sorted(folder.glob("*.json")) if folder.is_dir() else ():
-            write_atomically(target.path / folder.name / path.name, read_limited(path, 2**24))
+    for key in keys:
+        for source in sources:
+            known = [path for path in (source.error_file(key), source.attempts_file(key)) if path.is_file()]
+            for path in known:
+                write_atomically(target.path / path.parent.name / path.name, read_limited(path, 2**24))
+            if known:
+                break
+
+
+def copy_header(source: StoreFolder, target: StoreFolder) -> None:
+    """Copy the header, with which a folder becomes a store.
+
+    Raises:
+        StoreError: if it cannot be written.
+    """
     write_atomically(target.header_file, read_limited(source.header_file, 2**26))
+
+
+def made_with_of(folder: StoreFolder, header: Header) -> tuple[MadeWith, ...]:
+    """Which packages the records of a store were computed with, most records first.
+
+    Records that wait for their shard count with the versions that the store was planned with.
+
+    Raises:
+        StoreError: if a manifest or the catalog is damaged.
+    """
+    counts: Counter[tuple[tuple[str, str], ...]] = Counter()
+    catalog = folder.catalog(header.plan)
+    for made in catalog.made_with if catalog is not None else ():
+        counts[tuple(sorted(made.versions.items()))] += made.n_records
+    for shard in folder.manifests():
+        counts[tuple(sorted(shard.versions.items()))] += len(shard.keys)
+    pending = len(folder.pending_keys(header.plan))
+    if pending:
+        counts[tuple(sorted(header.versions.items()))] += pending
+    return tuple(MadeWith(dict(versions), n) for versions, n in sorted(counts.items(), key=lambda e: (-e[1], e[0])))
 
 
 def _superfluous(folder: StoreFolder, old: Catalog | None, plan: Plan) -> list[str]:

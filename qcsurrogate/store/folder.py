@@ -76,6 +76,7 @@ class ShardManifest:
     path: Path
     keys: tuple[str, ...]
     digest: str
+    versions: Mapping[str, str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -278,7 +279,10 @@ class StoreFolder:
         keys, digest = data.get("keys"), data.get("sha256")
         if not isinstance(keys, list) or not isinstance(digest, str) or not all(isinstance(k, str) for k in keys):
             raise damaged(path, "its manifest lacks keys or sha256")
-        return ShardManifest(path, tuple(keys), digest)
+        versions = data.get("versions")
+        if not isinstance(versions, dict):
+            versions = {}
+        return ShardManifest(path, tuple(keys), digest, {str(k): str(v) for k, v in versions.items()})
 
     def catalog(self, plan: Plan) -> Catalog | None:
         """The consolidated records, if there are any.
