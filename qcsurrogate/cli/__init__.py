@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from qcsurrogate.cli.arguments import Parser, say
+from qcsurrogate.cli.dataset import add_card, add_consolidate, add_export, add_merge, add_verify
 from qcsurrogate.cli.references import add_generate, add_inspect, add_keys, add_retry, add_status
 from qcsurrogate.cli.surrogates import add_compare, add_demo, add_predict, add_schema, add_train
 from qcsurrogate.errors import QCSurrogateError
@@ -87,6 +88,11 @@ def build_parser() -> argparse.ArgumentParser:
         add_retry,
         add_inspect,
         add_keys,
+        add_consolidate,
+        add_verify,
+        add_merge,
+        add_export,
+        add_card,
         add_train,
         add_predict,
         add_compare,

@@ -73,6 +73,14 @@ class RecordSlices:
         check_contents(self.path, arrays, found)
         return found
 
+    def scalars(self, name: str) -> NDArray[Any]:
+        """(n_records, ...) one quantity that every record has once, of all records.
+
+        Raises:
+            StoreError: if it is damaged.
+        """
+        return self._file.read(name)
+
     def close(self) -> None:
         """Let go of the file."""
         self._file.close()

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -219,13 +220,45 @@ class Store:
 
     def _packed(self, key: str) -> RecordFile:
         """One record, read where it lies."""
+        return self._slices_of(key).part(key)
+
+    def _slices_of(self, key: str) -> RecordSlices:
+        """The open file of a record."""
         slices = self._consolidated(key)
-        if slices is None:
-            place = self._place(key)
-            if not place.path.is_file():
-                return self._read(place, key).part(key)
-            slices = self._slices.of(place.path, lambda: place.keys, place.digest, self.header)
-        return slices.part(key)
+        if slices is not None:
+            return slices
+        place = self._place(key)
+        if not place.path.is_file():  # its record moved since the store was opened
+            return Store.open(self.path)._slices_of(key)
+        return self._slices.of(place.path, lambda: place.keys, place.digest, self.header)
+
+    def scalars(self, names: Sequence[str]) -> dict[str, NDArray[Any]]:
+        """Quantities that a record has once, of all complete records, in planned order.
+
+        Only these arrays are read from the files.
+
+        Args:
+            names: of fields of the shapes ``scalar`` and ``vector3``, such as ``energy``.
+
+        Raises:
+            StoreError: if a file is damaged.
+        """
+        keys = self.keys()
+        rows = {key: row for row, key in enumerate(keys)}
+        found: dict[str, NDArray[Any]] = {}
+        done: set[str] = set()
+        for key in keys:
+            if key in done:
+                continue
+            slices = self._slices_of(key)
+            inside = [(i, rows[k]) for i, k in enumerate(slices.keys) if k in rows and k not in done]
+            own, planned = (list(part) for part in zip(*inside, strict=True))
+            for name in names:
+                values = slices.scalars(name)
+                column = found.setdefault(name, np.empty((len(keys), *values.shape[1:]), values.dtype))
+                column[planned] = values[own]
+            done.update(slices.keys)
+        return found
 
     def close(self) -> None:
         """Let go of the files that single records were read from."""
