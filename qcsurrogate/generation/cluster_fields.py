@@ -28,6 +28,11 @@ def _one_word(text: str) -> str:
     return text
 
 
+def _path(text: str) -> str:
+    _one_word(text.removeprefix("~"))
+    return text
+
+
 def _memory(text: str) -> str:
     try:
         size = parse_bytes(text)
@@ -50,6 +55,7 @@ def _duration(text: str) -> str:
 
 Line = Annotated[str, AfterValidator(_one_line)]
 Word = Annotated[str, Field(min_length=1), AfterValidator(_one_word)]
+FolderOrFile = Annotated[str, Field(min_length=1), AfterValidator(_path)]
 Memory = Annotated[str, AfterValidator(_memory)]
 Duration = Annotated[str, AfterValidator(_duration)]
 Count = Annotated[int, Field(ge=1, le=100_000)]
@@ -74,7 +80,7 @@ class Settings(BaseModel):
 class Encrypted(Settings):
     tls: Annotated[bool, Field(description="Whether processes talk through TLS, with keys of their own.")] = True
     tls_folder: Annotated[
-        Word, Field(description="Folder of the keys, seen by every node; made if it is not there.")
+        FolderOrFile, Field(description="Folder of the keys, seen by every node; made if it is not there.")
     ] = "~/.qcsurrogate/tls"
 
 

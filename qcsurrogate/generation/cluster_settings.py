@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, field_validator, model_validator
 
 from qcsurrogate.errors import SpecError, suggestion
-from qcsurrogate.generation.cluster_fields import Count, Encrypted, Line, Memory, Settings, Started, Word
+from qcsurrogate.generation.cluster_fields import Count, Encrypted, FolderOrFile, Line, Memory, Settings, Started, Word
 from qcsurrogate.generation.queue_settings import LsfSettings, PbsSettings, QueueSettings, SgeSettings, SlurmSettings
 from qcsurrogate.store.yaml_model import read_yaml, validate
 
@@ -27,7 +27,7 @@ class LocalSettings(Settings):
     memory: Annotated[Memory | None, Field(description="Per worker; default: an equal share of all.")] = None
     scratch: Annotated[Line | None, Field(description="Folder for temporary files; default: inside the store.")] = None
     tls: Annotated[bool, Field(description="Whether even processes of one machine talk through TLS.")] = False
-    tls_folder: Annotated[Word, Field(description="Folder of the keys.")] = "~/.qcsurrogate/tls"
+    tls_folder: Annotated[FolderOrFile, Field(description="Folder of the keys.")] = "~/.qcsurrogate/tls"
 
 
 class SshSettings(Started, Encrypted):
@@ -39,8 +39,12 @@ class SshSettings(Started, Encrypted):
     memory: Annotated[Memory, Field(description="Of each worker.")]
     username: Annotated[Word | None, Field(description="Name on the hosts; default: as here.")] = None
     port: Annotated[int, Field(ge=1, le=65535, description="Port of the SSH servers.")] = 22
-    key_file: Annotated[Word | None, Field(description="Private SSH key; default: the agent's and ~/.ssh's.")] = None
-    known_hosts: Annotated[Word | None, Field(description="File of host keys; default: ~/.ssh/known_hosts.")] = None
+    key_file: Annotated[
+        FolderOrFile | None, Field(description="Private SSH key; default: the agent's and ~/.ssh's.")
+    ] = None
+    known_hosts: Annotated[
+        FolderOrFile | None, Field(description="File of host keys; default: ~/.ssh/known_hosts.")
+    ] = None
     interface: Annotated[Word | None, Field(description="Network interface of workers.")] = None
     scheduler_interface: Annotated[
         Word | None, Field(description="Network interface of this machine; default: as the workers.")

@@ -8,7 +8,17 @@ from typing import Annotated, Any, Literal
 from dask.utils import parse_timedelta
 from pydantic import BaseModel, Field, field_validator, model_validator
 
-from qcsurrogate.generation.cluster_fields import FROZEN, Count, Duration, Encrypted, Line, Memory, Started, Word
+from qcsurrogate.generation.cluster_fields import (
+    FROZEN,
+    Count,
+    Duration,
+    Encrypted,
+    FolderOrFile,
+    Line,
+    Memory,
+    Started,
+    Word,
+)
 
 _WALLTIME = re.compile(r"(?:(\d+)-)?(\d{1,4}):([0-5]\d)(?::([0-5]\d))?")
 _RETIREMENT_SECONDS = 300
@@ -68,7 +78,8 @@ class _Jobs(Started, Encrypted):
     scheduler_port: Annotated[int, Field(ge=0, le=65535, description="TCP port of the scheduler; 0: any.")] = 0
     job_name: Annotated[Word, Field(max_length=15, description="Name of the jobs.")] = "qcsurrogate"
     logs: Annotated[
-        Word | None, Field(description="Folder for the jobs' output, seen by every node; default: inside the store.")
+        FolderOrFile | None,
+        Field(description="Folder for the jobs' output, seen by every node; default: inside the store."),
     ] = None
 
     @field_validator("walltime", mode="before")

@@ -77,8 +77,9 @@ def queue_cluster(settings: QueueSettings, keys: Keys | None, scratch: Path) -> 
     """
     module = job_queue_module("dask_jobqueue")
     kind = {"slurm": "SLURMCluster", "pbs": "PBSCluster", "sge": "SGECluster", "lsf": "LSFCluster"}[settings.kind]
-    cluster: type[SpecCluster] = getattr(module, kind)
-    return cluster(job_cls=_job_that_closes(cluster), **cluster_options(settings, keys, scratch))
+    cluster: Any = getattr(module, kind)
+    made: SpecCluster = cluster(job_cls=_job_that_closes(cluster), **cluster_options(settings, keys, scratch))
+    return made
 
 
 def _job_that_closes(cluster: Any) -> type:

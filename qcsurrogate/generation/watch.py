@@ -16,11 +16,13 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from distributed.core import Status
+from distributed.diagnostics.plugin import SchedulerPlugin
 
 from qcsurrogate.errors import ClusterError
 from qcsurrogate.generation.queues import JobState
 
 if TYPE_CHECKING:
+    from distributed import Scheduler
     from distributed.deploy.spec import SpecCluster
 
 Job = Any
@@ -48,10 +50,22 @@ class Limits:
     failures: int
 
 
+class _Arrivals(SchedulerPlugin):
+    """Names of the workers that came up, however short they lived."""
+
+    def __init__(self) -> None:
+        self.names: set[Any] = set()
+        self.since_look = False
+
+    def add_worker(self, scheduler: Scheduler, worker: str) -> None:
+        """Called by the scheduler."""
+        self.names.add(scheduler.workers[worker].name)
+        self.since_look = True
+
+
 @dataclass
 class _Watched:
     job: Job
-    had_worker: bool = False
     missing_since: float | None = None
     looks_ended: int = 0
 
@@ -77,6 +91,10 @@ class Watchdog:
         self._limits = limits
         self._log = log
         self._watched: dict[Any, _Watched] = {}
+        self._arrivals = _Arrivals()
+        scheduler: Any = cluster.scheduler
+        scheduler.add_plugin(self._arrivals, name="qcsurrogate-watchdog")
+        self._scheduler = scheduler
         self._failures = 0
         self._refusals = 0
         self._next = monotonic() + limits.look_every
@@ -109,13 +127,13 @@ class Watchdog:
         jobs = {name: job for name, job in self._cluster.workers.items() if name in self._cluster.worker_spec}
         states = await self._look(jobs)
         present = self._present()
+        if self._arrivals.since_look:
+            self._arrivals.since_look, self._failures = False, 0
         self._watched = {name: self._watch(name, job) for name, job in jobs.items()}
         lost = {}
         for name, watched in self._watched.items():
             if name in present:
-                if not watched.had_worker:
-                    self._failures = 0
-                watched.had_worker, watched.missing_since, watched.looks_ended = True, None, 0
+                watched.missing_since, watched.looks_ended = None, 0
             else:
                 reason = self._reason(watched, states.get(name))
                 if reason:
@@ -125,8 +143,7 @@ class Watchdog:
         await self._fill()
 
     def _present(self) -> set[Any]:
-        scheduler: Any = self._cluster.scheduler
-        return {worker.name for worker in scheduler.workers.values()}
+        return {worker.name for worker in self._scheduler.workers.values()}
 
     def _watch(self, name: Any, job: Job) -> _Watched:
         known = self._watched.get(name)
@@ -149,7 +166,8 @@ class Watchdog:
         watched = self._watched.pop(name)
         self._cluster.workers.pop(name, None)
         job, what = watched.job, _called(name, watched.job)
-        if watched.had_worker:
+        if name in self._arrivals.names:
+            self._arrivals.names.discard(name)
             self._log(f"{what} {reason}: it is replaced")
         else:
             self._failures += 1
