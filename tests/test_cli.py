@@ -275,7 +275,7 @@ def test_predict_densities_with_cubes(run, tiny_runs, water_xyz, tmp_path):
 @pytest.mark.parametrize(
     ("text", "code", "words"),
     [
-        ("3\n\nO 0 0 0\nH 0 0\nH 0 1 0\n", 3, "as xyz"),
+        ("3\n\nO 0 0 0\nH 0 0\nH 0 1 0\n", 3, "expected three co"),
         ("3\n\nO 0 0 0\nH 0 0 nan\nH 0 1 0\n", 3, "expected finite numbers"),
         ("3\n\nO 0 0 0\nH 0 0 1\nH 0 0 1.01\n", 3, "Angstrom apart"),
         ("2\n\nO 0 0 0\nH 0 0 1\n", 3, "9 electrons"),

@@ -19,10 +19,10 @@ import psutil
 from qcsurrogate.store.failures import Cause
 
 EXIT_CODE = 70
-MEMORY_FRACTION = 0.92
+MEMORY_FRACTION = 0.9
 """Of the worker's limit; Dask's nanny kills at 0.95, without a word to the store."""
 
-_LOOK_EVERY_SECONDS = 0.2
+_LOOK_EVERY_SECONDS = 0.05
 _GRACE_FACTOR, _GRACE_SECONDS = 1.25, 20.0
 
 

@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,26 +22,31 @@ from distributed import Client
 from qcsurrogate.generation import generate
 from qcsurrogate.store.folder import StoreFolder
 from qcsurrogate.store.store import Store
+from tests.generation.test_generation import assert_same_contents
 from tests.store import fakes
 from tests.store.conftest import client  # noqa: F401 - a fixture
-from tests.generation.test_generation import assert_same_contents
 
 ROOT = Path(__file__).parents[2]
 
 SCRIPT = """
-import resource, sys
+import json, resource, sys
 from pathlib import Path
 from qcsurrogate.errors import QCSurrogateError
 from qcsurrogate.generation import generate
+from qcsurrogate.generation.cluster_settings import parse_cluster
 from tests.store import fakes
 
 if __name__ == "__main__":
-    out, count, calculator, workers, limit = sys.argv[1:]
+    out, count, calculator, cluster, limit, options = sys.argv[1:]
     if int(limit):
         resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))
     try:
         summary = generate(
-            fakes.spec(int(count)), out, n_workers=int(workers), calculator=getattr(fakes, calculator)
+            fakes.spec(int(count)),
+            out,
+            cluster=parse_cluster(json.loads(cluster), "test"),
+            calculator=getattr(fakes, calculator),
+            **json.loads(options),
         )
     except QCSurrogateError as error:
         sys.exit(f"{type(error).__name__}: {error}")
@@ -53,11 +60,20 @@ class Generation:
     """A generation in a process of its own, with a cluster of local processes."""
 
     def __init__(
-        self, folder: Path, out: Path, count: int = 60, calculator: str = "slow", workers: int = 1, limit: int = 0
+        self,
+        folder: Path,
+        out: Path,
+        count: int = 60,
+        calculator: str = "slow",
+        workers: int = 1,
+        limit: int = 0,
+        cluster: dict[str, Any] | None = None,
+        **options: Any,
     ) -> None:
         script = folder / "script.py"
         script.write_text(SCRIPT)
-        arguments = [str(out), str(count), calculator, str(workers), str(limit)]
+        cluster = {"kind": "local", "workers": workers} | (cluster or {})
+        arguments = [str(out), str(count), calculator, json.dumps(cluster), str(limit), json.dumps(options)]
         self.process = subprocess.Popen(
             [sys.executable, str(script), *arguments],
             stdout=subprocess.PIPE,
@@ -156,6 +172,24 @@ def test_a_structure_that_kills_its_worker_is_recorded(tmp_path: Path, start: St
     assert "its worker process ended without a word" in failure.message
     assert failure.by_cause == {"worker_lost": 3}
     assert all(line.startswith(("planning", "hydrogens:")) for line in stderr.splitlines()), stderr
+
+
+@pytest.mark.slow
+def test_a_structure_that_takes_all_memory_is_put_aside_with_that_cause(tmp_path: Path, start: Start) -> None:
+    stdout, stderr = start(count=10, calculator="hungry_third", cluster={"memory": "700 MiB"}).end()
+    assert "'complete': 9, 'error': 1" in stdout, stderr
+    (failure,) = Store.open(tmp_path / "store").failures()
+    assert (failure.name, failure.by_cause) == ("hydrogen_3", {"memory": 2})
+    assert re.search(r"'hydrogen_3': its worker process used \d+ MiB of 700 MiB and was ended; give a", failure.message)
+
+
+@pytest.mark.slow
+def test_a_structure_that_never_ends_is_put_aside_with_that_cause(tmp_path: Path, start: Start) -> None:
+    stdout, stderr = start(count=10, calculator="endless_third", time_limit=1.0).end()
+    assert "'complete': 9, 'error': 1" in stdout, stderr
+    (failure,) = Store.open(tmp_path / "store").failures()
+    assert (failure.name, failure.by_cause) == ("hydrogen_3", {"time": 1})
+    assert "still not finished after 21 s, with a limit of 1 s" in failure.message
 
 
 @pytest.mark.slow

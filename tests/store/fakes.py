@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import builtins
 import errno
 import os
 import time
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from qcsurrogate import errors
 from qcsurrogate.errors import ConvergenceError
 from qcsurrogate.reference.atoms import FreeAtoms
 from qcsurrogate.reference.record import ReferenceRecord
@@ -102,6 +106,23 @@ def deadly_third(structure: Structure, *arguments: Any, **options: Any) -> Refer
     return pretend(structure, *arguments, **options)
 
 
+def hungry_third(structure: Structure, *arguments: Any, **options: Any) -> ReferenceRecord:
+    """Takes more and more memory for one structure."""
+    if structure.name.endswith("_3"):
+        taken = [np.ones(2**22)]
+        while len(taken) < 200:
+            taken.append(np.ones(2**22))
+            time.sleep(0.05)
+    return pretend(structure, *arguments, **options)
+
+
+def endless_third(structure: Structure, *arguments: Any, **options: Any) -> ReferenceRecord:
+    """Does not come back for one structure, and does not look at its time limit."""
+    if structure.name.endswith("_3"):
+        time.sleep(1000)
+    return pretend(structure, *arguments, **options)
+
+
 def not_finite(structure: Structure, *arguments: Any, **options: Any) -> ReferenceRecord:
     """A record with a hole in it."""
     record = pretend(structure, *arguments, **options)
@@ -112,3 +133,33 @@ def not_finite(structure: Structure, *arguments: Any, **options: Any) -> Referen
 def full_scratch(structure: Structure, *arguments: Any, **options: Any) -> ReferenceRecord:
     """A calculation that finds no room for its temporary files."""
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/scratch/tmp0")
+
+
+@dataclass(frozen=True)
+class Failing:
+    """A calculator that fails for one structure, and writes each time into a log that it did.
+
+    Attributes:
+        kind: name of the exception.
+        name: of the structure.
+        log: path of a file.
+        times: how often it fails; afterwards it succeeds.
+        say: ``name`` logs the name alone, ``memory`` what memory it was given too.
+    """
+
+    kind: str
+    name: str
+    log: str
+    times: int = 1000
+    say: str = "name"
+
+    def __call__(self, structure: Structure, *arguments: Any, **options: Any) -> ReferenceRecord:
+        if structure.name == self.name:
+            log = Path(self.log)
+            lines = log.read_text().splitlines() if log.exists() else []
+            if len(lines) < self.times:
+                lines.append(self.name if self.say == "name" else f"{self.name} {options['max_memory_mb']}")
+                log.write_text("\n".join(lines) + "\n")
+                kind = getattr(errors, self.kind, None) or getattr(builtins, self.kind)
+                raise kind(f"structure '{self.name}' failed on purpose")
+        return pretend(structure, *arguments, **options)
