@@ -140,7 +140,7 @@ def _computation(store: Store) -> str:
     seconds, cycles = columns["wall_time"], columns["cycles"]
     rows = [(LADDER[step] if step < len(LADDER) else str(step), f"{n:,}") for step, n in sorted(steps.items())]
     times = [
-        ("wall time of all records together", f"{seconds.sum() / 3600:.2f} h"),
+        ("wall time of all records together", _duration(float(seconds.sum()))),
         ("per record: mean, largest", f"{seconds.mean():.2f} s, {seconds.max():.2f} s"),
         ("SCF cycles per record: mean, largest", f"{cycles.mean():.1f}, {int(cycles.max())}"),
     ]
@@ -155,6 +155,13 @@ def _computation(store: Store) -> str:
             _table((*names, "records"), versions),
         ]
     )
+
+
+def _duration(seconds: float) -> str:
+    for length, unit in ((86400.0, "days"), (3600.0, "hours"), (60.0, "minutes")):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.1f} seconds"
 
 
 def _failures(store: Store) -> str:

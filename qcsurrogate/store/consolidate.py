@@ -29,9 +29,11 @@ from qcsurrogate.store.catalog import (
     write_leftovers,
 )
 from qcsurrogate.store.files import (
+    TEMPORARY_SUFFIX,
     exclusive_lock,
     read_limited,
     read_sealed_json,
+    remove_quietly,
     sealed_json,
     sha256,
     write_atomically,
@@ -152,6 +154,8 @@ def write_parts(
         StoreError: if a record is damaged, or a file cannot be written.
     """
     folder.consolidated.mkdir(exist_ok=True)
+    for path in folder.consolidated.glob(f"*{TEMPORARY_SUFFIX}"):
+        remove_quietly(path)
     rows = np.array([plan.index[key] for key in keys], np.int64)
     stops = _cut(_record_sizes(rows, plan, spec), max_bytes)
     parts: list[Part] = []

@@ -170,7 +170,9 @@ class Store:
             return slices.record(key)
         place = self._place(key)
         if place.path not in self._last_read:
-            records = self._read(place, key)
+            if not place.path.is_file():
+                return self._packed(key).record(key)
+            records = self._read(place)
             self._last_read.clear()
             self._last_read[place.path] = records
         return self._last_read[place.path].record(key)
@@ -208,11 +210,11 @@ class Store:
                 continue
             if place.path not in files:
                 size = self._size(place)
-                if files and sum(sizes.values()) + size > memory_bytes:
+                if (files and sum(sizes.values()) + size > memory_bytes) or not place.path.is_file():
                     remaining[place.path] -= 1
                     yield key, self._packed(key)
                     continue
-                files[place.path], sizes[place.path] = self._read(place, key), size
+                files[place.path], sizes[place.path] = self._read(place), size
             yield key, files[place.path]
             remaining[place.path] -= 1
             if not remaining[place.path]:
@@ -280,8 +282,10 @@ class Store:
         Raises:
             StoreError: naming the first damaged file.
         """
-        for part in self._catalog.parts if self._catalog is not None else ():
-            check_digest(self.folder.consolidated / part.name, part.digest)
+        if self._catalog is not None:
+            for part, there in zip(self._catalog.parts, self._catalog.present, strict=True):
+                if there:
+                    check_digest(self._catalog.folder / part.name, part.digest)
         return sum(1 for _ in self.read_many(self.keys()))
 
     @cached_property
@@ -335,12 +339,7 @@ class Store:
         declared = expected_arrays(RecordFile(self.plan, stored_fields(self.spec), place.keys, {}))
         return sum(e.n_bytes for e in declared.values())
 
-    def _read(self, place: _Place, key: str) -> RecordFile:
-        if not place.path.is_file():  # its record moved into a shard or a larger file since the store was opened
-            store = Store.open(self.path)
-            if store._place_in_catalog(key) >= 0:
-                return store._packed(key)
-            place = store._place(key)
+    def _read(self, place: _Place) -> RecordFile:
         return read_records(place.path, place.keys, self.plan, self.spec, place.digest)
 
 

@@ -151,6 +151,11 @@ class ArrayWriter:
         self._n_waiting[name] -= count
         self._sink.check()
 
+    def complete(self, name: str) -> None:
+        """Write what waits of an array; nothing more may come."""
+        if self._n_waiting[name]:
+            self._flush(name, self._n_waiting[name])
+
     def finish(self) -> None:
         """Write what waits, close the file, and compare what the disk has with what came.
 
@@ -158,8 +163,7 @@ class ArrayWriter:
             StoreError: if an array is not full, or the file does not read back as written.
         """
         for name, declared in self._declared.items():
-            if self._n_waiting[name]:
-                self._flush(name, self._n_waiting[name])
+            self.complete(name)
             if self._written[name] != declared.shape[0]:
                 raise StoreError(
                     f"'{self._path}': {self._written[name]} rows of '{name}' came, expected {declared.shape[0]}"
@@ -187,7 +191,7 @@ class ArrayWriter:
 def writing_arrays(path: Path, declared: Mapping[str, Declared]) -> Iterator[ArrayWriter]:
     """Write a file of arrays; it appears under its name complete and verified, or not at all.
 
-    The same arrays give the same bytes, however they were cut into pieces.
+    The same rows in the same order give the same bytes.
 
     Raises:
         StoreError: if the disk is full, the folder cannot be written, an array is not

@@ -94,8 +94,7 @@ def atomic_result(store: Store, key: str, record: ReferenceRecord, basis: BasisS
     provenance = {
         "creator": "PySCF",
         "version": store.header.versions.get("pyscf", ""),
-        "routine": "qcsurrogate",
-        "qcsurrogate": store.header.versions.get("qcsurrogate", ""),
+        "routine": f"qcsurrogate {store.header.versions.get('qcsurrogate', '')}".strip(),
     }
     n_beta = (structure.n_electrons - structure.spin) // 2
     properties: dict[str, Any] = {

@@ -1,0 +1,77 @@
+"""Kills a consolidation at every change of the file system in turn; run by test_consolidate.
+
+After each kill the store must open and give every record, and a second start must
+finish.  Prints the number of kills.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qcsurrogate.store.consolidate import consolidate
+from qcsurrogate.store.store import Store
+
+CHANGES = ("replace", "unlink", "mkdir")
+
+
+def records(path: Path) -> list[tuple[str, np.ndarray]]:
+    store = Store.open(path)
+    keys = store.keys()
+    return [(key, store.read(key).hamiltonian) for key in keys]
+
+
+def consolidate_until(path: Path, out: Path | None, limit: int) -> None:
+    """Consolidate, and die of SIGKILL in front of change number ``limit``."""
+    changes = 0
+
+    def counted(change: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            nonlocal changes
+            if changes == limit:
+                os.kill(os.getpid(), signal.SIGKILL)
+            changes += 1
+            return change(*arguments, **options)
+
+        return call
+
+    for name in CHANGES:
+        setattr(os, name, counted(getattr(os, name)))
+    consolidate(path, out, max_bytes=4000, quiet=True)
+
+
+def main(source: Path, work: Path, *, beside: bool) -> int:
+    expected = records(source)
+    for kills in range(1000):
+        shutil.rmtree(work, ignore_errors=True)
+        store = Path(shutil.copytree(source, work / "store"))
+        out = work / "out" if beside else None
+        child = os.fork()
+        if child == 0:
+            consolidate_until(store, out, kills)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        for found in (records(store), records(consolidate(store, out, max_bytes=4000, quiet=True).path)):
+            assert [key for key, _ in found] == [key for key, _ in expected], kills
+            assert all(np.array_equal(a, b) for (_, a), (_, b) in zip(found, expected, strict=True)), kills
+        target = out or store
+        assert not list(target.glob("shards/*")), kills
+        assert not list(target.glob("pending/*")), kills
+        assert len(list(target.glob("consolidated/index_*"))) == 1, kills
+        assert not list(target.glob("consolidated/leftovers.json")), kills
+        if os.WIFEXITED(status):
+            assert os.WEXITSTATUS(status) == 0
+            return kills
+        assert os.WTERMSIG(status) == signal.SIGKILL
+    raise AssertionError("a consolidation without an end")
+
+
+if __name__ == "__main__":
+    print(main(Path(sys.argv[1]), Path(sys.argv[2]), beside=sys.argv[3] == "beside"))
