@@ -72,7 +72,7 @@ def relax(structure: Structure, method: Method) -> Structure:
     from ase.optimize import BFGS
 
     atoms = structure.to_ase()
-    atoms.calc = _KohnShamForces(structure, method)
+    atoms.calc = KohnShamForces(structure, method)
     force_tolerance = _FORCE_TOLERANCE * EV_PER_HARTREE / ANGSTROM_PER_BOHR
     if not BFGS(atoms, logfile=None).run(fmax=force_tolerance, steps=_MAX_STEPS):
         raise ConvergenceError(
@@ -82,7 +82,7 @@ def relax(structure: Structure, method: Method) -> Structure:
     return structure.moved(atoms.positions * BOHR_PER_ANGSTROM)
 
 
-class _KohnShamForces(Calculator):
+class KohnShamForces(Calculator):
     """Energy and forces of the reference method for ASE's optimisers."""
 
     implemented_properties = ["energy", "forces"]  # noqa: RUF012  (declared so by ASE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,7 +45,7 @@ class Centred:
 def elements(sorted_numbers: NDArray[np.int64]) -> list[slice]:
     """The atoms of each element."""
     starts = [0, *(1 + np.flatnonzero(np.diff(sorted_numbers))).tolist(), len(sorted_numbers)]
-    return [slice(start, stop) for start, stop in zip(starts, starts[1:], strict=False)]
+    return [slice(start, stop) for start, stop in pairwise(starts)]
 
 
 def superposition_rmsd(first: Structure, second: Structure) -> float:

@@ -1,4 +1,4 @@
-"""Collect the structures that a spec names, from files and samplers."""
+"""Collect the structures that a spec names: read or sample, then choose."""
 
 from __future__ import annotations
 
@@ -6,38 +6,48 @@ from importlib import resources
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from qcsurrogate.errors import SpecError, StructureError, suggestion
-from qcsurrogate.sampling import sample_displacements, sample_thermal
-from qcsurrogate.store.sources import DisplacementSource, FileSource, PackagedSource, ThermalSource
+from qcsurrogate.errors import SpecError, suggestion
+from qcsurrogate.reference.settings import Method
+from qcsurrogate.store.chosen import Collected, choose
+from qcsurrogate.store.sampled import conformers, sampled
+from qcsurrogate.store.sources import (
+    ConformerSource,
+    FileSource,
+    PackagedSource,
+    Source,
+    expanded,
+)
 from qcsurrogate.store.spec import DataSpec
-from qcsurrogate.structure_files import read_structures
-from qcsurrogate.structures import Structure
+from qcsurrogate.structure_files import read_geometries
+from qcsurrogate.structure_files.geometries import Geometries, joined
 
 
-def collect_structures(spec: DataSpec) -> tuple[list[Structure], list[str] | None]:
-    """All structures that a spec names, and their group labels if the source has any.
+def collect(spec: DataSpec) -> Collected:
+    """All structures that a spec names, with their group labels if the source has any, and what was left out.
 
     Raises:
         StructureError: for a file or geometry that cannot be used.
-        SpecError: for packaged geometries that do not exist.
+        SpecError: for packaged geometries, a pattern or an extra that does not exist, or if
+            nothing is left.
+        ConvergenceError: if a molecule that is to be sampled cannot be computed.
     """
-    source, method = spec.structures, spec.method
-    if isinstance(source, ThermalSource):
-        from qcsurrogate.reference.normal_modes import harmonic_modes
+    collected = _collected(spec.structures, spec.method)
+    if not collected.structures:
+        raise SpecError(f"structures: nothing is left ({collected.summary()}); loosen the subset or the source")
+    return collected
 
-        modes = harmonic_modes(source.equilibrium.structure(method.charge, method.spin), method)
-        sampled = sample_thermal(modes, source.temperature_kelvin, source.count, source.seed, source.statistics)
-        return sampled, [source.equilibrium.name] * len(sampled)
-    if isinstance(source, DisplacementSource):
-        equilibrium = source.equilibrium.structure(method.charge, method.spin)
-        sampled = sample_displacements(equilibrium, source.sigma_angstrom, source.count, source.seed)
-        return sampled, [source.equilibrium.name] * len(sampled)
-    path = Path(source.path) if isinstance(source, FileSource) else packaged_file(source)
-    structures = read_structures(path, method.charge, method.spin)
-    groups = _read_groups(path, len(structures))
-    chosen = _choose(source, len(structures))
-    return [structures[i] for i in chosen], None if groups is None else [groups[i] for i in chosen]
+
+def _collected(source: Source, method: Method) -> Collected:
+    if isinstance(source, FileSource | PackagedSource):
+        found = _read(source, method)
+    elif isinstance(source, ConformerSource):
+        found = conformers(source)
+    else:
+        starts = None if source.molecules is None else _collected(source.molecules, method)
+        found = sampled(source, starts, method)
+    return choose(source, found)
 
 
 def packaged_file(source: PackagedSource) -> Path:
@@ -57,27 +67,49 @@ def packaged_file(source: PackagedSource) -> Path:
     return path
 
 
-def _choose(source: FileSource | PackagedSource, n: int) -> list[int]:
-    chosen = np.arange(0, n, source.stride if isinstance(source, FileSource) else 1)
-    if source.limit is not None and source.limit < len(chosen):
-        if source.seed is None:
-            chosen = chosen[: source.limit]
-        else:
-            generator = np.random.default_rng(source.seed)
-            chosen = np.sort(generator.choice(chosen, source.limit, replace=False))
-    return [int(i) for i in chosen]
+def _read(source: FileSource | PackagedSource, method: Method) -> Collected:
+    paths = expanded(source) if isinstance(source, FileSource) else [packaged_file(source)]
+    geometries = joined([read_geometries(p, method.charge, method.spin, skip_bad=source.skip_bad) for p in paths])
+    report = {"read": len(geometries) + geometries.unreadable}
+    if geometries.unreadable:
+        report["left out: unreadable file"] = geometries.unreadable
+    if isinstance(source, FileSource) and source.leave_out is not None:
+        kept = _not_listed(Path(source.leave_out), geometries)
+        report["left out: listed"] = len(geometries) - len(kept)
+        geometries = geometries.taken(kept)
+    if isinstance(source, FileSource) and source.stride > 1:
+        kept = np.arange(0, len(geometries), source.stride)
+        report["left out: stride"] = len(geometries) - len(kept)
+        geometries = geometries.taken(kept)
+    structures, good = geometries.structures(skip_bad=source.skip_bad)
+    if len(good) < len(geometries):
+        report["left out: bad geometry"] = len(geometries) - len(good)
+    groups = None if geometries.groups is None else [geometries.groups[i] for i in good.tolist()]
+    return Collected(structures, groups, report)
 
 
-def _read_groups(path: Path, n: int) -> list[str] | None:
-    if path.suffix != ".npz":
-        return None
+def _not_listed(path: Path, geometries: Geometries) -> NDArray[np.int64]:
+    names = _listed_names(path)
+    kept = np.array([i for i, name in enumerate(geometries.names) if name not in names], dtype=np.int64)
+    if len(kept) == len(geometries):
+        raise SpecError(
+            f"structures.leave_out: none of the {len(names)} names in '{path}' is in '{geometries.source}', whose "
+            f"first is '{geometries.names[0]}'; expected the first word of each line to be a name, or a number n for gdb_n"
+        )
+    return kept
+
+
+_FOOTERS = ("compounds", "molecules", "structures")
+_LONGEST_LIST_BYTES = 2**28
+
+
+def _listed_names(path: Path) -> set[str]:
+    """First words of a text file's lines; in QM9's list of uncharacterised molecules they are indices."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if "groups" not in archive:
-                return None
-            groups = archive["groups"]
-    except (OSError, ValueError, EOFError) as error:
-        raise StructureError(f"cannot read 'groups' of '{path}': {error}") from error
-    if groups.shape != (n,):
-        raise StructureError(f"'{path}': groups has shape {groups.shape}; expected ({n},), one label per structure")
-    return [str(label) for label in groups]
+        if path.stat().st_size > _LONGEST_LIST_BYTES:
+            raise SpecError(f"structures.leave_out: '{path}' has more than {_LONGEST_LIST_BYTES} bytes")
+        lines = [line.split() for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
+    except OSError as error:
+        raise SpecError(f"structures.leave_out: cannot read '{path}': {error.strerror or error}") from error
+    words = [line[0] for line in lines if line and not (len(line) == 2 and line[1].lower() in _FOOTERS)]
+    return {f"gdb_{int(word)}" if word.isdecimal() and len(word) < 10 else word for word in words}

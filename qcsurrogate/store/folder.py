@@ -57,7 +57,7 @@ from qcsurrogate.store.files import (
 from qcsurrogate.store.hdf5 import MAXIMUM_FILE_BYTES, damaged
 from qcsurrogate.store.plan import Plan, read_plan, write_plan
 from qcsurrogate.store.shards import RecordFile, merge, read_records, write_packed
-from qcsurrogate.store.sources import FileSource
+from qcsurrogate.store.sources import source_files
 from qcsurrogate.store.spec import DataSpec, parse_spec
 from qcsurrogate.store.yaml_model import MAXIMUM_YAML_BYTES, dump_yaml
 from qcsurrogate.versions import installed_versions
@@ -473,7 +473,14 @@ def _stems(folder: Path, suffix: str = "", prefix: str = "") -> set[str]:
 
 
 def source_digest(spec: DataSpec) -> str | None:
-    """SHA-256 of the spec's structure file, if it has one and it is there."""
-    if not isinstance(spec.structures, FileSource) or not Path(spec.structures.path).is_file():
+    """SHA-256 of the spec's structure files, if it has some and they are there.
+
+    Of several files, the digest of their names and digests.
+    """
+    files = source_files(spec.structures)
+    if not files or not all(path.is_file() for path in files):
         return None
-    return sha256(Path(spec.structures.path).read_bytes())
+    digests = [sha256(path.read_bytes()) for path in files]
+    if len(digests) == 1:
+        return digests[0]
+    return sha256("\n".join(f"{path.name} {digest}" for path, digest in zip(files, digests, strict=True)).encode())

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from qcsurrogate.basis import BasisSet
 from qcsurrogate.errors import StoreError, StructureError
-from qcsurrogate.store.collect import collect_structures
+from qcsurrogate.store.collect import collect
 from qcsurrogate.store.hdf5 import Expected, StoredArray, damaged, read_arrays, write_arrays
 from qcsurrogate.store.spec import SPLIT_NAMES, DataSpec, SplitName
 from qcsurrogate.store.splits import LEFT_OUT, assign_splits
@@ -177,7 +177,8 @@ def make_plan(spec: DataSpec) -> Plan:
         SpecError: if the split does not fit the structures.
         BasisError: if a basis lacks an element.
     """
-    structures, groups = collect_structures(spec)
+    collected = collect(spec)
+    structures, groups = list(collected.structures), collected.groups
     for structure in structures:
         spec.method.require_spin(structure)
     keys = [spec.record_key(s) for s in structures]

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from qcsurrogate.errors import SpecError, suggestion
 from qcsurrogate.reference.settings import Method, Targets
-from qcsurrogate.store.sources import FROZEN, WATER, FileSource, Number, Seed, Source, ThermalSource
+from qcsurrogate.store.sources import FROZEN, WATER, Number, Seed, Source, ThermalSource, anchor, without_folders
 from qcsurrogate.store.yaml_model import parse_yaml, read_yaml, validate
 from qcsurrogate.structures import Structure
 
@@ -125,8 +125,7 @@ class DataSpec(BaseModel):
     def identity(self) -> dict[str, Any]:
         """Everything that must stay the same in one store: all but the folder of a file."""
         data = self.model_dump(mode="json")
-        if isinstance(self.structures, FileSource):
-            data["structures"]["path"] = Path(self.structures.path).name
+        without_folders(data["structures"])
         return data
 
 
@@ -164,10 +163,10 @@ def load_spec(source: str | Path, overrides: Mapping[str, Any] | None = None) ->
     """
     path, folder = _find(source)
     data = read_yaml(path)
-    _anchor(data, folder)
+    anchor(data.get("structures"), folder)
     for key, value in (overrides or {}).items():
         _override(data, key, value, str(path))
-    _anchor(data, Path.cwd())
+    anchor(data.get("structures"), Path.cwd())
     return _validated(data, str(path))
 
 
@@ -216,12 +215,6 @@ def _validated(data: dict[str, Any], source: str) -> DataSpec:
     if missing and not set(data) - set(DataSpec.model_fields):  # an unknown key may be the missing one misspelt
         raise SpecError(f"{source}: {missing[0]}: missing; expected a value ('' where there is none)")
     return validate(DataSpec, data, source)
-
-
-def _anchor(data: dict[str, Any], folder: Path) -> None:
-    structures = data.get("structures")
-    if isinstance(structures, dict) and structures.get("kind") == "file" and isinstance(structures.get("path"), str):
-        structures["path"] = str((folder / Path(structures["path"]).expanduser()).resolve())
 
 
 def _override(data: dict[str, Any], key: str, value: Any, source: str) -> None:

@@ -94,8 +94,13 @@ def _read_text(file: IO[bytes], name: str, found: GeometryList, source: str, *, 
         found.name_since(start, Path(name).stem)
 
 
+def folder_files(path: Path) -> list[Path]:
+    """The files of a folder that hold structures, by name."""
+    return sorted(p for p in path.iterdir() if p.suffix.lower() in _TEXT_READERS and p.is_file())
+
+
 def _read_folder(path: Path, charge: int, spin: int, skip_bad: bool) -> Geometries:
-    files = sorted(p for p in path.iterdir() if p.suffix.lower() in _TEXT_READERS and p.is_file())
+    files = folder_files(path)
     if not files:
         raise StructureError(f"cannot read the folder '{path}': it holds no xyz, extxyz or sdf file")
     found = GeometryList(str(path), charge, spin)

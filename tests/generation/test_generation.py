@@ -19,7 +19,7 @@ from qcsurrogate.generation import generate
 from qcsurrogate.reference.compute import compute_reference
 from qcsurrogate.reference.record import FIELDS
 from qcsurrogate.store import files, progress
-from qcsurrogate.store.collect import collect_structures
+from qcsurrogate.store.collect import collect
 from qcsurrogate.store.folder import StoreFolder
 from qcsurrogate.store.sources import FileSource, PackagedSource, ThermalSource
 from qcsurrogate.store.spec import DataSpec, MoleculeSplit, RandomSplit
@@ -127,8 +127,7 @@ def test_stride_limit_and_seed_choose_from_a_file(client: Client, tmp_path: Path
     write_xyz(tmp_path / "a.xyz", [0.7 + 0.01 * i for i in range(20)])
 
     def names(**changes: Any) -> list[str]:
-        structures, _ = collect_structures(file_spec(tmp_path / "a.xyz", **changes))
-        return [s.name for s in structures]
+        return [s.name for s in collect(file_spec(tmp_path / "a.xyz", **changes)).structures]
 
     assert names(stride=5) == ["a_0", "a_5", "a_10", "a_15"]
     assert names(stride=2, limit=3) == ["a_0", "a_2", "a_4"]

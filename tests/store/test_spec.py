@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from qcsurrogate.errors import SpecError
-from qcsurrogate.store.collect import collect_structures
+from qcsurrogate.store.collect import collect
 from qcsurrogate.store.sources import FileSource
 from qcsurrogate.store.spec import (
     DataSpec,
@@ -52,8 +52,10 @@ def test_demo_is_the_beginning_of_the_full_water_spec() -> None:
 
 
 def test_qm9_small_is_all_chno_molecules_with_up_to_six_heavy_atoms() -> None:
-    structures, groups = collect_structures(load_spec("qm9_small"))
-    assert groups is None
+    collected = collect(load_spec("qm9_small"))
+    structures = collected.structures
+    assert collected.groups is None
+    assert collected.report == {"read": 759}
     assert len(structures) == 759
     assert {int(z) for s in structures for z in s.atomic_numbers} == {1, 6, 7, 8}
     assert max(int((s.atomic_numbers > 1).sum()) for s in structures) == 6

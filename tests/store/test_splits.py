@@ -8,12 +8,12 @@ import pytest
 from qcsurrogate.bonds import connectivity
 from qcsurrogate.errors import SpecError
 from qcsurrogate.sampling import sample_displacements
-from qcsurrogate.store.collect import collect_structures
+from qcsurrogate.store.collect import collect
 from qcsurrogate.store.spec import MoleculeSplit, RandomSplit, SizeSplit, load_spec
 from qcsurrogate.store.splits import LEFT_OUT, TEST, TRAIN, VALIDATION, assign_splits
 from qcsurrogate.structures import Structure
 
-QM9 = collect_structures(load_spec("qm9_small"))[0]
+QM9 = collect(load_spec("qm9_small")).structures
 BY_NAME = {s.name: s for s in QM9}
 
 
