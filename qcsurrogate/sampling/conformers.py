@@ -39,7 +39,7 @@ def sample_conformers(
     """
     try:
         from rdkit import Chem, rdBase
-        from rdkit.Chem import AllChem, Descriptors
+        from rdkit.Chem import Descriptors, rdDistGeom
     except ImportError as error:
         raise SpecError("conformers need RDKit; install it with: pip install 'qcsurrogate[conformers]'") from error
     with rdBase.BlockLogs():
@@ -47,10 +47,10 @@ def sample_conformers(
         if plain is None:
             raise StructureError(f"cannot read the SMILES '{smiles}'; expected a molecule such as 'CCO'")
         molecule = Chem.AddHs(plain)
-        parameters = AllChem.ETKDGv3()
+        parameters: Any = rdDistGeom.ETKDGv3()
         parameters.randomSeed = 1 + seed % (2**31 - 1)  # from 0, RDKit makes the same conformer again and again
         parameters.numThreads = 1
-        embedded = list(AllChem.EmbedMultipleConfs(molecule, count, parameters))
+        embedded = list(rdDistGeom.EmbedMultipleConfs(molecule, count, parameters))
         if not embedded:
             raise StructureError(f"RDKit finds no geometry for the SMILES '{smiles}'; give a file with one instead")
         if optimise:
@@ -68,11 +68,11 @@ def sample_conformers(
 
 
 def _optimise(molecule: Any, smiles: str) -> None:
-    from rdkit.Chem import AllChem
+    from rdkit.Chem import rdForceFieldHelpers
 
-    if not AllChem.MMFFHasAllMoleculeParams(molecule):
+    if not rdForceFieldHelpers.MMFFHasAllMoleculeParams(molecule):
         raise StructureError(f"MMFF94 has no parameters for the SMILES '{smiles}'; set optimise: false")
-    AllChem.MMFFOptimizeMoleculeConfs(molecule, numThreads=1, maxIters=5000)
+    rdForceFieldHelpers.MMFFOptimizeMoleculeConfs(molecule, numThreads=1, maxIters=5000)
 
 
 def _different(molecule: Any, conformers: list[int], rmsd_angstrom: float) -> list[int]:

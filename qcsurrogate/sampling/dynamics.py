@@ -74,7 +74,7 @@ def sample_dynamics(
     centre = _centre_of_mass(positions, masses)
     hottest = _HOTTEST * max(thermal, 1e-6) * 1.5 * len(structure)
     forces = _forces(atoms, positions)
-    frames = []
+    frames: list[Structure] = []
     stem, width = structure.name or structure.formula, len(str(max(count - 1, 0)))
     for number in range(1, burn_in + every * count + 1):
         velocities = velocities + 0.5 * step * forces / masses

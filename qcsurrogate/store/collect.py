@@ -94,7 +94,8 @@ def _not_listed(path: Path, geometries: Geometries) -> NDArray[np.int64]:
     if len(kept) == len(geometries):
         raise SpecError(
             f"structures.leave_out: none of the {len(names)} names in '{path}' is in '{geometries.source}', whose "
-            f"first is '{geometries.names[0]}'; expected the first word of each line to be a name, or a number n for gdb_n"
+            f"first is '{geometries.names[0]}'; expected the first word of each line to be a name, or "
+            "a number n for gdb_n"
         )
     return kept
 

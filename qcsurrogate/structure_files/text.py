@@ -233,9 +233,9 @@ def _read_molecule(name: str, counts: str, lines: NumberedLines, found: Geometry
         numbers.append(element)
         coordinates.extend(position)
     stated: dict[str, int] = {}
-    while (row := lines.next()) is not None and not row.startswith("$$$$"):
-        if row.startswith(("M  CHG", "M  RAD")):
-            stated[row[3:6]] = stated.get(row[3:6], 0) + _property_sum(row, lines)
+    while (line := lines.next()) is not None and not line.startswith("$$$$"):
+        if line.startswith(("M  CHG", "M  RAD")):
+            stated[line[3:6]] = stated.get(line[3:6], 0) + _property_sum(line, lines)
     if stated:  # these lines replace all of the atom block's
         charge = stated.get("CHG", 0)
     found.add(numbers, coordinates, charge, stated.get("RAD", 0), name)
