@@ -16,7 +16,7 @@ from time import perf_counter
 
 from distributed import Client
 
-from qcsurrogate.errors import SpecError, StoreError
+from qcsurrogate.errors import ClusterError, SpecError, StoreError
 from qcsurrogate.generation.allocation import Allocation, taking_part
 from qcsurrogate.generation.cluster_settings import ClusterSettings
 from qcsurrogate.generation.clusters import Connection, connected, local_cluster
@@ -26,7 +26,13 @@ from qcsurrogate.reference.atoms import free_atoms
 from qcsurrogate.reference.compute import compute_reference
 from qcsurrogate.reference.kohn_sham import build_molecule, build_scf
 from qcsurrogate.store.failures import Failure, checked_limits
-from qcsurrogate.store.files import exclusive_lock, remove_quietly
+from qcsurrogate.store.files import (
+    cannot_write,
+    check_writable,
+    disk_trouble_behind,
+    exclusive_lock,
+    remove_quietly,
+)
 from qcsurrogate.store.folder import Header, State, StoreFolder, source_digest
 from qcsurrogate.store.plan import make_plan
 from qcsurrogate.store.progress import Progress
@@ -195,5 +201,13 @@ def _connection(
     if client is not None:
         yield Connection(client)
         return
-    with connected(settings, folder.scratch, log, allocation) as connection:
+    with contextlib.ExitStack() as stack:
+        try:
+            check_writable(folder.scratch)
+            connection = stack.enter_context(connected(settings, folder.scratch, log, allocation))
+        except ClusterError as error:
+            trouble = disk_trouble_behind(error)
+            if trouble is None:
+                raise
+            raise cannot_write(Path(trouble.filename or folder.scratch), trouble) from error
         yield connection

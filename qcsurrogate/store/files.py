@@ -106,6 +106,19 @@ def remove_quietly(path: Path) -> None:
         path.unlink()
 
 
+def check_writable(folder: Path, n_bytes: int = 2**18) -> None:
+    """See whether a folder takes a file of some size.
+
+    Raises:
+        StoreError: if the disk is full or the folder cannot be written.
+    """
+    trial = temporary_for(folder / "trial")
+    try:
+        write_durably(trial, bytes(n_bytes))
+    finally:
+        remove_quietly(trial)
+
+
 def make_folder(path: Path) -> None:
     """Make a folder and its parents.
 
@@ -132,6 +145,16 @@ def cannot_write(path: Path, error: OSError) -> StoreError:
 def is_disk_trouble(error: OSError) -> bool:
     """Whether an error speaks of the disk, and not of one structure."""
     return error.errno in _DISK_TROUBLE
+
+
+def disk_trouble_behind(error: BaseException) -> OSError | None:
+    """The trouble with the disk that an error came from, if it came from one."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and is_disk_trouble(seen):
+            return seen
+        seen = seen.__cause__ or seen.__context__
+    return None
 
 
 def read_limited(path: Path, limit_bytes: int) -> bytes:
