@@ -36,7 +36,15 @@ def test_default_is_the_shipped_water() -> None:
 
 
 def test_every_shipped_spec_loads_and_says_where_it_comes_from() -> None:
-    assert shipped_specs() == ["qm9_small", "rmd17_ethanol", "water_demo", "water_thermal"]
+    assert shipped_specs() == [
+        "butane_torsion",
+        "conformers_shaken",
+        "qm9_diverse",
+        "qm9_small",
+        "rmd17_ethanol",
+        "water_demo",
+        "water_thermal",
+    ]
     for name in shipped_specs():
         spec = load_spec(name)
         assert spec.name == name
@@ -177,7 +185,7 @@ def test_hostile_yaml_is_refused(text: str) -> None:
 
 
 def test_files_that_cannot_be_specs(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match=r"cannot find the spec '.*nothing\.yaml'; expected a YAML file or one of qm9"):
+    with pytest.raises(SpecError, match=r"cannot find the spec '.*nothing\.yaml'; expected a YAML file or one of butane"):
         load_spec(tmp_path / "nothing.yaml")
     with pytest.raises(SpecError, match=r"cannot find the spec 'water_termal'.*did you mean 'water_thermal'"):
         load_spec("water_termal")
