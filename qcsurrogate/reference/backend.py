@@ -1,7 +1,7 @@
 """Where an SCF runs: PySCF on the CPU, or GPU4PySCF on a CUDA device.
 
-GPU4PySCF's objects have PySCF's interface, but hold CuPy arrays; :func:`host` is the one
-place where those become NumPy arrays.
+GPU4PySCF's objects have PySCF's interface, but hold CuPy arrays; :func:`host` and
+:func:`on_device` are the places where arrays cross.
 """
 
 from __future__ import annotations
@@ -24,6 +24,11 @@ def host(values: Any) -> NDArray[np.float64]:
     if isinstance(values, (tuple, list)):
         return np.asarray([host(value) for value in values])
     return np.asarray(values.get() if hasattr(values, "get") else values, dtype=np.float64)
+
+
+def on_device(values: NDArray[np.float64]) -> Any:
+    """A CuPy array from a NumPy one."""
+    return importlib.import_module("cupy").asarray(values)
 
 
 def kohn_sham_module(method: Method) -> tuple[Any, bool]:

@@ -84,7 +84,7 @@ def compute_reference(
             cycles=scf.cycles,
             ladder_step=scf.ladder_step,
             stability=scf.stability,
-            on_gpu=scf.on_gpu,
+            on_gpu=scf.on_gpu if method.backend == "gpu4pyscf" else None,
             wall_time=time.perf_counter() - start,
             baseline=baseline,
             core_hamiltonian=scf.core_hamiltonian if targets.core_hamiltonian else None,

@@ -10,11 +10,12 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 from pyscf import dft, lib
+from pyscf.df.addons import make_auxbasis, predefined_auxbasis
 from pyscf.gto import Mole
 
 from qcsurrogate.basis import orbital_basis
 from qcsurrogate.errors import ConvergenceError, SpecError, StructureError
-from qcsurrogate.reference.backend import host, kohn_sham_module
+from qcsurrogate.reference.backend import host, kohn_sham_module, on_device
 from qcsurrogate.reference.deadline import Deadline
 from qcsurrogate.reference.ladder import LADDER as LADDER
 from qcsurrogate.reference.ladder import Attempt, Calculation, climb, lowest_converged, search
@@ -114,14 +115,16 @@ def _build_with(module: Any, mol: Mole, method: Method) -> Any:
 
 
 def _auxiliary_basis(mol: Mole, method: Method) -> Any:
-    if isinstance(method.density_fit, str):
-        orbital_basis(method.density_fit, Structure.from_pyscf(mol).atomic_numbers)  # a wrong name fails here
-        return method.density_fit
-    from pyscf.df import make_auxbasis
-
+    """By name, or what PySCF itself would take for a basis of this name: our molecules carry only primitives."""
+    name = method.density_fit
     named = mol.copy()
-    named.basis = method.basis  # PySCF chooses by name; the molecule itself carries the primitives
-    return make_auxbasis(named, xc=method.xc)
+    named.basis = method.basis
+    if name is True:
+        name = predefined_auxbasis(named, method.basis, method.xc)
+    if not isinstance(name, str):
+        return make_auxbasis(named)
+    orbital_basis(name, Structure.from_pyscf(mol).atomic_numbers)  # a wrong name or a missing element fails here
+    return name
 
 
 def run_kohn_sham(
@@ -159,7 +162,11 @@ def solve(
         _require_independent_basis(structure, method, overlap)
         module, on_gpu = kohn_sham_module(method)
         calculation = Calculation(
-            mol, _Shared(lambda: _build_with(module, mol, method)), _Shared(lambda: build_scf(mol, method)), deadline
+            mol,
+            build=_Shared(lambda: _build_with(module, mol, method)),
+            build_on_cpu=_Shared(lambda: build_scf(mol, method)),
+            deadline=deadline,
+            upload=on_device if on_gpu else np.asarray,
         )
         solution, stability, attempts = _solution(structure, method, calculation)
         cycles = sum(a.cycles for a in attempts)

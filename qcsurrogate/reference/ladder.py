@@ -28,6 +28,8 @@ _SAME_ENERGY = 1e-6
 _GRADIENT_SLACK = 10.0
 """PySCF takes a last step after convergence and lets it miss the threshold of the gradient by a factor of 3."""
 
+_MOST_SEEDS = 3
+
 _NOTHING: NDArray[np.float64] = np.zeros(0)
 
 
@@ -40,12 +42,14 @@ class Calculation:
         build: makes an SCF object for the ladder.
         build_on_cpu: the same by PySCF itself, for initial guesses and stability analysis.
         deadline: asked between cycles.
+        upload: turns a NumPy array into what the ladder's objects work with.
     """
 
     mol: Mole
     build: Callable[[], Any]
     build_on_cpu: Callable[[], Any]
     deadline: Deadline
+    upload: Callable[[NDArray[np.float64]], Any] = np.asarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,9 +145,9 @@ def attempt(
     problem = ""
     try:
         if orbitals is None:
-            scf.kernel(dm0=guess)
+            scf.kernel(dm0=None if guess is None else calculation.upload(guess))
         else:
-            scf.kernel(*orbitals)
+            scf.kernel(*(calculation.upload(np.asarray(part)) for part in orbitals))
     except np.linalg.LinAlgError as error:
         problem = str(error)
     except ValueError as error:  # SciPy's word for a matrix that is not finite
@@ -209,7 +213,7 @@ def search(calculation: Calculation, before: Sequence[Attempt] = ()) -> list[Att
     cold += [attempt(calculation, step) for step in range(1, len(LADDER))]
     others = [attempt(calculation, 0, guess) for guess in _guesses(calculation)]
     stuck = _distinct([a for a in [*before, *cold, *others] if not a.converged and a.density_matrix.size])
-    seeded = [attempt(calculation, SECOND_ORDER, a.density_matrix) for a in stuck]
+    seeded = [attempt(calculation, SECOND_ORDER, a.density_matrix) for a in stuck[:_MOST_SEEDS]]
     return [*cold[len(before[:1]) :], *others, *seeded]
 
 

@@ -165,8 +165,8 @@ class ReferenceRecord:
     mo_energy_beta: NDArray[np.float64] | None = None
     mo_occ_beta: NDArray[np.float64] | None = None
     spin_square: float | None = None
-    stability: int = 0
-    on_gpu: bool = False
+    stability: int | None = None
+    on_gpu: bool | None = None
 
     @property
     def unrestricted(self) -> bool:
