@@ -237,8 +237,9 @@ def equal_sizes(counts: NDArray[np.int64], elements: int = 2**19) -> Iterator[tu
         The number of atoms, and the indices of up to so many structures.
     """
     order = np.argsort(counts, kind="stable")
-    sizes, starts = np.unique(counts[order], return_index=True)
-    for size, indices in zip(sizes.tolist(), np.split(order, starts[1:]), strict=True):
+    sizes, starts, widths = np.unique(counts[order], return_index=True, return_counts=True)
+    for size, first, width in zip(sizes.tolist(), starts.tolist(), widths.tolist(), strict=True):
+        indices = order[first : first + width]
         step = max(1, elements // max(1, size * size))
         for start in range(0, len(indices), step):
             yield size, indices[start : start + step]

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from qcsurrogate.selection.superposition import Centred, superpose_within
+from qcsurrogate.selection.superposition import Centred, runs, superpose_within
 from qcsurrogate.structures import Structure
 
 
@@ -81,6 +81,5 @@ def _sorted_distances(structures: Sequence[Structure]) -> tuple[NDArray[np.float
 
 def _sort_within(rows: NDArray[np.floating], sorted_labels: NDArray[np.int64]) -> None:
     """Sort every row within the columns of each label, in place."""
-    starts = np.flatnonzero(np.diff(sorted_labels, prepend=-1))
-    for start, stop in zip(starts, [*starts[1:], len(sorted_labels)], strict=True):
-        rows[:, start:stop].sort(axis=1)
+    for columns in runs(sorted_labels):
+        rows[:, columns].sort(axis=1)

@@ -38,13 +38,13 @@ class Centred:
         order = np.argsort(structure.atomic_numbers, kind="stable")
         numbers, positions = structure.atomic_numbers[order], structure.positions[order]
         distances = np.linalg.norm(positions[:, None] - positions[None], axis=2)
-        surroundings = np.concatenate([np.sort(distances[:, m], axis=1) for m in elements(numbers)], axis=1)
+        surroundings = np.concatenate([np.sort(distances[:, m], axis=1) for m in runs(numbers)], axis=1)
         return cls(numbers, positions - positions.mean(axis=0), surroundings)
 
 
-def elements(sorted_numbers: NDArray[np.int64]) -> list[slice]:
-    """The atoms of each element."""
-    starts = [0, *(1 + np.flatnonzero(np.diff(sorted_numbers))).tolist(), len(sorted_numbers)]
+def runs(labels: NDArray[np.int64]) -> list[slice]:
+    """Where equal labels stand, in sorted labels."""
+    starts = [0, *(1 + np.flatnonzero(np.diff(labels))).tolist(), len(labels)]
     return [slice(start, stop) for start, stop in pairwise(starts)]
 
 
@@ -75,7 +75,7 @@ def superpose_within(one: Centred, other: Centred, tolerance: float) -> bool:
     """
     n_atoms = len(one.atomic_numbers)
     cost = 0.0
-    for members in elements(one.atomic_numbers):
+    for members in runs(one.atomic_numbers):
         changes = one.surroundings[members][:, None] - other.surroundings[members][None]
         squared = np.einsum("ijk,ijk->ij", changes, changes)
         cost += squared[linear_sum_assignment(squared)].sum()
@@ -133,7 +133,7 @@ def _frame(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64
 def _improved(one: Centred, other: Centred, rotation: NDArray[np.float64], enough: float) -> float:
     """The distance that assignment and rotation in turn reach from a first rotation."""
     fixed, moving = one.positions, other.positions
-    classes = elements(one.atomic_numbers)
+    classes = runs(one.atomic_numbers)
     rmsd = np.inf
     for _ in range(_ROUNDS):
         partner = _assigned(fixed, moving @ rotation, classes)

@@ -31,8 +31,8 @@ def read_ase_database(path: Path, charge: int, spin: int) -> Geometries:
     for unfinished in (path.with_name(f"{path.name}-{kind}") for kind in ("journal", "wal")):
         if unfinished.is_file() and unfinished.stat().st_size:
             raise StructureError(
-                f"cannot read '{path}': '{unfinished.name}' lies beside it: another program is writing the database, or "
-                "died over it; open it with that program once"
+                f"cannot read '{path}': '{unfinished.name}' lies beside it: another program is writing the database, "
+                "or died over it; open it with that program once"
             )
     try:
         connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro&immutable=1", uri=True)

@@ -241,7 +241,7 @@ class TestSDF:
             np.testing.assert_allclose(structure.positions * ANGSTROM_PER_BOHR, expected, atol=6e-5)
 
     def test_in_an_archive(self, tmp_path: Path) -> None:
-        self.written(tmp_path / "gdb9.sdf", ["C", "N"] * 400)
+        self.written(tmp_path / "gdb9.sdf", ["C", "N"] * 60)
         data = (tmp_path / "gdb9.sdf").read_bytes()
         path = write_tar(tmp_path / "gdb9.tar.gz", {"gdb9.sdf.csv": b"mol_id,A\n", "gdb9.sdf": data}, "w:gz")
         assert [s.key for s in read_structures(path)] == [s.key for s in read_structures(tmp_path / "gdb9.sdf")]

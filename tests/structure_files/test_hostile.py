@@ -148,7 +148,8 @@ def test_the_comment_is_read_in_linear_time(tmp_path: Path) -> None:
     "statement",
     [
         "CREATE VIEW systems AS WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x+1 FROM c) SELECT x AS id, "
-        "x AS numbers, x AS positions, 0 AS pbc, NULL AS initial_magmoms, NULL AS initial_charges, NULL AS key_value_pairs FROM c",
+        "x AS numbers, x AS positions, 0 AS pbc, NULL AS initial_magmoms, NULL AS initial_charges, "
+        "NULL AS key_value_pairs FROM c",
         "CREATE TABLE systems (id INTEGER, numbers BLOB AS (zeroblob(900000000)), positions BLOB, pbc, initial_magmoms,"
         " initial_charges, key_value_pairs)",
         "CREATE VIRTUAL TABLE systems USING fts5(numbers)",
