@@ -90,15 +90,15 @@ def _composition(store: Store) -> str:
             "## Composition",
             _table(("element", "atoms", "in molecules", "share"), rows),
             "Atoms per molecule:",
-            _histogram(structures.n_atoms, "atoms"),
+            histogram(structures.n_atoms, "atoms"),
             "Orbitals per molecule:",
-            _histogram(store.plan.n_ao[complete], "orbitals"),
+            histogram(store.plan.n_ao[complete], "orbitals"),
             _table(("charge", "unpaired electrons", "molecules"), lines),
         ]
     )
 
 
-def _histogram(values: NDArray[np.int64], what: str) -> str:
+def histogram(values: NDArray[np.int64], what: str) -> str:
     """Text bars; values in bins of equal width where there are many different ones."""
     low, high = int(values.min()), int(values.max())
     width = -(-(high - low + 1) // _MOST_BINS)

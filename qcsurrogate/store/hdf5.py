@@ -53,6 +53,8 @@ _SUPERBLOCK = struct.Struct("<8sBBBBQQQQ")
 _UNDEFINED = 2**64 - 1
 _GZIP_LEVEL = 4
 _LARGEST_GZIP_RATIO = 1040
+_LIKELY_RATIO, _FREE_BYTES = 100, 2**26
+"""What an array may declare whose length nobody knows beforehand."""
 _FILTERS = (h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_FLETCHER32)
 _LIBVER = ("v110", "v110")
 _H5_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, IndexError, NotImplementedError, MemoryError)
@@ -232,7 +234,10 @@ class ArrayFile:
         stop = length if stop is None else stop
         if not 0 <= start <= stop <= length:
             raise damaged(self.path, f"'{name}' has {length} rows; expected rows {start} to {stop}")
-        found = np.empty((stop - start, *dataset.shape[1:]), dataset.dtype)
+        try:
+            found = np.empty((stop - start, *dataset.shape[1:]), dataset.dtype)
+        except MemoryError as error:
+            raise damaged(self.path, f"'{name}' does not fit into the memory ({error})") from error
         rows = dataset.chunk_rows
         for first in range(start // rows * rows, stop, rows):
             chunk = self._chunk(name, first)
@@ -351,7 +356,10 @@ def _checked_dataset(path: Path, file: h5py.File, name: str, expected: Expected,
     if any(length < 1 for length in (*shape, *chunks)):
         raise damaged(path, f"'{name}' declares the shape {shape} in chunks {chunks}; expected no empty ones")
     n_bytes, chunk_bytes = (expected.dtype.itemsize * math.prod(s) for s in (shape, chunks))
-    if n_bytes > _LARGEST_GZIP_RATIO * file_bytes or chunk_bytes > _MAXIMUM_CHUNK_BYTES:
+    largest = _LARGEST_GZIP_RATIO * file_bytes
+    if None in expected.shape:
+        largest = _LIKELY_RATIO * file_bytes + _FREE_BYTES
+    if n_bytes > largest or chunk_bytes > _MAXIMUM_CHUNK_BYTES:
         raise damaged(
             path, f"'{name}' declares {n_bytes} bytes in chunks of {chunk_bytes}, more than {file_bytes} bytes can hold"
         )

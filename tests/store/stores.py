@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ from qcsurrogate.store.plan import make_plan
 from qcsurrogate.store.shards import write_records
 from qcsurrogate.store.spec import DataSpec
 from tests.store import fakes
+
+_free_atoms = lru_cache(free_atoms)
 
 
 def make_store(
@@ -40,7 +43,7 @@ def make_store(
     folder = StoreFolder(path)
     folder.prepare()
     plan = make_plan(spec)
-    atoms = free_atoms(plan.elements, spec.method)
+    atoms = _free_atoms(plan.elements, spec.method)
     folder.write_header(spec, plan, atoms)
     keys = [plan.keys[i] for i in (range(len(plan)) if rows is None else rows)]
     if shuffled:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO
 
 from qcsurrogate.errors import OutputError
-from qcsurrogate.store.files import flush_folder, remove_quietly, temporary_for
+from qcsurrogate.store.files import flush_folder, temporary_for
 from qcsurrogate.store.spec import SPLIT_NAMES, SplitName
 from qcsurrogate.store.store import Store
 
@@ -49,7 +49,8 @@ def in_place_of(path: Path) -> Iterator[Path]:
                 f"cannot write '{path}': {error.strerror or error}; free some space or choose another place"
             ) from error
     except BaseException:
-        remove_quietly(temporary)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise
 
 
