@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import signal
 import sys
@@ -63,7 +64,7 @@ def taking_part(settings: ClusterSettings) -> Iterator[Allocation | None]:
     keys = ready_keys(settings.tls_folder) if settings.tls else None
     meeting_point = _meeting_point(settings)
     if task != _DRIVER:
-        _serve(settings, keys, meeting_point)
+        _serve(settings, keys, meeting_point, tasks - 2)
     address = _scheduler_address(meeting_point, settings.startup_seconds)
     try:
         client = Client(address, security=keys.security() if keys else None, timeout=settings.startup_seconds)
@@ -108,10 +109,11 @@ def _scheduler_address(meeting_point: Path, patience: float) -> str:
     )
 
 
-def _serve(settings: SlurmRunnerSettings, keys: Keys | None, meeting_point: Path) -> NoReturn:
+def _serve(settings: SlurmRunnerSettings, keys: Keys | None, meeting_point: Path, workers: int) -> NoReturn:
     """Run a scheduler or a worker until the driver has left, then exit with status 0."""
     ended = threading.Event()
-    runner = _serving_runner(job_queue_module("dask_jobqueue.slurm"), ended)
+    end = _EndWithDriver(workers, settings.startup_seconds)
+    runner = _serving_runner(job_queue_module("dask_jobqueue.slurm"), ended, end)
     common: dict[str, Any] = {
         "security": keys.security() if keys else None,
         "protocol": "tls://" if keys else "tcp://",
@@ -127,7 +129,8 @@ def _serve(settings: SlurmRunnerSettings, keys: Keys | None, meeting_point: Path
     with tempfile.TemporaryDirectory(prefix="qcsurrogate.", dir=place, ignore_cleanup_errors=True) as scratch:
         os.environ |= dict.fromkeys(THREAD_VARIABLES, str(settings.threads))
         os.environ |= {"TMPDIR": scratch, "PYSCF_TMPDIR": scratch, "PYTHONWARNINGS": "ignore"}
-        with dask.config.set(SCHEDULER_CONFIG):
+        logging.getLogger("distributed").setLevel(logging.CRITICAL)  # every end is noisy, and the driver tells it
+        with dask.config.set(SCHEDULER_CONFIG | {"distributed.logging": {"distributed": "critical"}}):
             runner(
                 scheduler_file=str(meeting_point),
                 scheduler_options={
@@ -144,12 +147,13 @@ def _serve(settings: SlurmRunnerSettings, keys: Keys | None, meeting_point: Path
                     "dashboard": False,
                     "dashboard_address": "127.0.0.1:0",
                     "death_timeout": settings.startup_seconds,
+                    "silence_logs": logging.CRITICAL,
                 },
             )
     raise ClusterError("the runner of this task returned; expected it to serve until the driver leaves")
 
 
-def _serving_runner(module: Any, ended: threading.Event) -> Any:
+def _serving_runner(module: Any, ended: threading.Event, end: _EndWithDriver) -> Any:
     class ServingRunner(module.SLURMRunner):
         """Keeps Ctrl-C from what it starts, and says when it has ended."""
 
@@ -161,7 +165,7 @@ def _serving_runner(module: Any, ended: threading.Event) -> Any:
                 ended.set()
 
         async def on_scheduler_start(self, scheduler: Scheduler) -> None:
-            scheduler.add_plugin(_EndWithDriver())
+            scheduler.add_plugin(end)
 
         async def start_worker(self) -> None:
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # processes inherit it
@@ -174,13 +178,30 @@ def _serving_runner(module: Any, ended: threading.Event) -> Any:
 
 
 class _EndWithDriver(SchedulerPlugin):
-    """Closes the scheduler, and with it the workers, when its last client is gone."""
+    """Closes the scheduler, and with it the workers, when its last client is gone.
 
-    def __init__(self) -> None:
+    Workers that are still on their way are waited for: they would look for a scheduler
+    that is no more until they lose patience, and hold the allocation.
+    """
+
+    def __init__(self, expected: int, patience: float) -> None:
+        self._expected = expected
+        self._patience = patience
+        self._arrived: set[Any] = set()
         self._closing: asyncio.Task[None] | None = None
+
+    def add_worker(self, scheduler: Scheduler, worker: str) -> None:
+        """Called when a worker has come up."""
+        self._arrived.add(scheduler.workers[worker].name)
 
     def remove_client(self, scheduler: Scheduler, client: str) -> None:
         """Called when a client has left or its connection broke."""
         others = set(scheduler.clients) - {client, "fire-and-forget"}
         if not others and self._closing is None:
-            self._closing = asyncio.ensure_future(scheduler.close())
+            self._closing = asyncio.ensure_future(self._close(scheduler))
+
+    async def _close(self, scheduler: Scheduler) -> None:
+        deadline = time.monotonic() + self._patience
+        while len(self._arrived) < self._expected and time.monotonic() < deadline:
+            await asyncio.sleep(0.1)
+        await scheduler.close()
