@@ -106,7 +106,7 @@ def remove_quietly(path: Path) -> None:
         path.unlink()
 
 
-def check_writable(folder: Path, n_bytes: int = 2**18) -> None:
+def check_writable(folder: Path, n_bytes: int = 2**16) -> None:
     """See whether a folder takes a file of some size.
 
     Raises:

@@ -188,10 +188,12 @@ def kill_at_random(folder: Path, store: Path, count: int, kills: int, seed: int)
     """Generate while processes are killed at random, then to the end; returns what happened."""
     generator = np.random.default_rng(seed)
     cluster = Cluster(folder, store, count)
+    more = generator.choice(TARGETS, max(0, kills - len(TARGETS)), p=[0.35, 0.1, 0.15, 0.25, 0.15])
+    targets = generator.permutation([*TARGETS, *more])[:kills]  # each of them at least once
     done: Counter[str] = Counter()
     start = time.monotonic()
     try:
-        while done.total() < kills:
+        for target in targets.tolist():
             finished = cluster.keep_up()
             if finished:
                 raise SystemExit(f"everything was finished after {done.total()} kills; take more structures")
@@ -199,7 +201,6 @@ def kill_at_random(folder: Path, store: Path, count: int, kills: int, seed: int)
             while time.monotonic() < deadline:
                 time.sleep(0.2)
                 cluster.keep_up()
-            target = str(generator.choice(TARGETS, p=[0.35, 0.1, 0.15, 0.25, 0.15]))
             cluster.kill(target, generator)
             done[target] += 1
         print(f"{kills} kills in {time.monotonic() - start:.0f} s; now to the end", flush=True)
@@ -278,8 +279,8 @@ def disk_trouble(folder: Path, count: int) -> dict[str, Any]:
     """Fill a disk, forbid writing, give room again; returns the errors that a user saw."""
     said = []
     store = folder / "disk" / "store"
-    with small_disk(folder / "disk", "600k") as disk:
-        for options in ("size=700k", "ro", "rw,size=800k", "size=900k", "ro", "rw,size=64m"):
+    with small_disk(folder / "disk", "300k") as disk:
+        for options in ("size=340k", "ro", "rw,size=380k", "size=400k", "ro", "rw,size=64m"):
             try:
                 generate(chaos_spec(count), store, n_workers=2, quiet=True)
             except StoreError as error:
