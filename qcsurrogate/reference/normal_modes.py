@@ -83,7 +83,7 @@ def relax(structure: Structure, method: Method) -> Structure:
 
 
 class KohnShamForces(Calculator):
-    """Energy and forces of the reference method for ASE's optimisers."""
+    """Energy and forces of the reference method, for ASE's optimisers and for dynamics; one thread."""
 
     implemented_properties = ["energy", "forces"]  # noqa: RUF012  (declared so by ASE)
 
@@ -100,10 +100,11 @@ class KohnShamForces(Calculator):
         super().calculate(atoms, properties, system_changes)
         if self.atoms is None:
             raise StructureError("asked for forces without atoms")
-        scf = _converged(self.structure.moved(self.atoms.positions * BOHR_PER_ANGSTROM), self.method)
-        gradient = scf.nuc_grad_method()
-        gradient.grid_response = True
-        forces = -np.asarray(gradient.kernel())
+        with lib.with_omp_threads(1):  # sums of several threads differ from run to run
+            scf = _converged(self.structure.moved(self.atoms.positions * BOHR_PER_ANGSTROM), self.method)
+            gradient = scf.nuc_grad_method()
+            gradient.grid_response = True
+            forces = -np.asarray(gradient.kernel())
         self.results = {
             "energy": scf.e_tot * EV_PER_HARTREE,
             "forces": forces * EV_PER_HARTREE / ANGSTROM_PER_BOHR,

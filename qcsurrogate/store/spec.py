@@ -69,7 +69,8 @@ class MoleculeSplit(_Shares):
     Shares count molecules. Two structures are the same molecule if they have the same
     ``identity``: *connectivity* (charge, elements and bonds; a bond is a distance below
     1.25 times the sum of the covalent radii), *formula* (charge and formula), or *group*
-    (the array ``groups`` of an npz file). A sampled equilibrium is always one molecule.
+    (a file's own: ``groups`` of an npz file, ``group`` of extended xyz; of samplers, the
+    molecule they started from).
     """
 
     kind: Literal["by_molecule"]
@@ -151,9 +152,9 @@ def load_spec(source: str | Path, overrides: Mapping[str, Any] | None = None) ->
     """A spec from a YAML file, or a shipped one by its name.
 
     Args:
-        source: a path, or a name of :func:`shipped_specs`. A relative
-            ``structures.path`` in a file is relative to that file's folder; in a shipped
-            spec, to the current folder.
+        source: a path, or a name of :func:`shipped_specs`. Relative paths of structures
+            in a file are relative to that file's folder; in a shipped spec, to the
+            current folder.
         overrides: values by key path, such as ``{"structures.path": "ethanol.npz"}``;
             relative paths in them are relative to the current folder.
 

@@ -87,8 +87,8 @@ def _molecules(split: MoleculeSplit, structures: Sequence[Structure], groups: Se
     if split.identity == "group":
         if groups is None:
             raise SpecError(
-                "split.identity: 'group' needs an npz file with an array 'groups' (one entry per structure); "
-                "expected it, or identity: connectivity or formula"
+                "split.identity: 'group' needs groups: an npz file with an array 'groups' (one entry per structure), "
+                "`group=...` in every comment line of an xyz file, or a sampler; or take connectivity or formula"
             )
         return list(groups)
     if split.identity == "formula":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from itertools import chain
 from typing import IO, Final
 
@@ -27,6 +28,24 @@ _XYZ_EXPECTED: Final = (
     "expected, per structure: a line with the number of atoms, a comment line, then one line 'symbol x y z' in "
     "Angstrom for each atom"
 )
+
+
+def _qm9_float(text: str) -> float:
+    """A number such as ``1.5*^-6``."""
+    return float(text.replace("*^", "e"))
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """Where the element and x, y, z stand in a line of an atom, and how numbers are written."""
+
+    species: int
+    place: int
+    number: Callable[[str], float] = float
+
+
+_PLAIN_COLUMNS: Final = _Columns(0, 1)
+_QM9_COLUMNS: Final = _Columns(0, 1, _qm9_float)
 
 
 class NumberedLines:
@@ -78,15 +97,15 @@ def read_xyz(file: IO[str], found: GeometryList, source: str) -> None:
         first = lines.number - n_atoms + 1
         qm9 = _QM9_COMMENT.fullmatch(comment.strip())
         if qm9:
-            numbers, coordinates = _atoms(table, 0, 1, _qm9_float, lines, first)
+            numbers, coordinates = _atoms(table, _QM9_COLUMNS, lines, first)
             found.add(numbers, coordinates, name=f"gdb_{int(qm9[1])}")
             for _ in range(3):  # frequencies, SMILES, InChI
                 lines.next()
             continue
         info = _information(comment) if "=" in comment else {}
         _refuse_periodic(info, lines)
-        species, place = _columns(info["Properties"], lines) if "Properties" in info else (0, 1)
-        numbers, coordinates = _atoms(table, species, place, float, lines, first)
+        columns = _columns(info["Properties"], lines) if "Properties" in info else _PLAIN_COLUMNS
+        numbers, coordinates = _atoms(table, columns, lines, first)
         charge, spin = _integer(info, "charge", lines), _integer(info, "spin", lines)
         if spin is None and "multiplicity" in info:
             spin = (_integer(info, "multiplicity", lines) or 1) - 1
@@ -101,50 +120,36 @@ def _atom_count(line: str, lines: NumberedLines) -> int:
 
 
 def _atoms(
-    table: list[list[str]],
-    species: int,
-    place: int,
-    number: Callable[[str], float],
-    lines: NumberedLines,
-    first: int,
+    table: list[list[str]], columns: _Columns, lines: NumberedLines, first: int
 ) -> tuple[list[int], Iterator[float]]:
+    place, number = columns.place, columns.number
     try:
-        numbers = [_ELEMENT[row[species]] for row in table]
+        numbers = [_ELEMENT[row[columns.species]] for row in table]
         coordinates = [(number(row[place]), number(row[place + 1]), number(row[place + 2])) for row in table]
     except (KeyError, ValueError, IndexError):
-        numbers, coordinates = _atoms_one_by_one(table, species, place, number, lines, first)
+        numbers, coordinates = _atoms_one_by_one(table, columns, lines, first)
     return numbers, chain.from_iterable(coordinates)
 
 
 def _atoms_one_by_one(
-    table: list[list[str]],
-    species: int,
-    place: int,
-    number: Callable[[str], float],
-    lines: NumberedLines,
-    first: int,
+    table: list[list[str]], columns: _Columns, lines: NumberedLines, first: int
 ) -> tuple[list[int], list[tuple[float, float, float]]]:
     """The same, slower: forgiving about upper and lower case, and precise about mistakes."""
     numbers, coordinates = [], []
     for i, row in enumerate(table):
         lines.number = first + i
-        symbol = row[species] if len(row) > species else ""
+        symbol = row[columns.species] if len(row) > columns.species else ""
         element = _ELEMENT.get(symbol.capitalize())
         if element is None:
             near = suggestion(symbol.capitalize(), number_of_symbol)
             raise lines.problem(f"'{symbol}' is no chemical symbol{near}", _XYZ_EXPECTED)
         try:
-            x, y, z = (number(row[place + k]) for k in range(3))
+            x, y, z = (columns.number(row[columns.place + k]) for k in range(3))
         except (ValueError, IndexError) as error:
             raise lines.problem(f"expected three coordinates, got {' '.join(row)[:80]!r}", _XYZ_EXPECTED) from error
         numbers.append(element)
         coordinates.append((x, y, z))
     return numbers, coordinates
-
-
-def _qm9_float(text: str) -> float:
-    """A number such as ``1.5*^-6``."""
-    return float(text.replace("*^", "e"))
 
 
 def _information(comment: str) -> dict[str, str]:
@@ -161,7 +166,7 @@ def _refuse_periodic(info: Mapping[str, str], lines: NumberedLines) -> None:
         raise lines.problem(f'the structure is periodic (pbc="{pbc}")', 'expected a molecule: set pbc="F F F"')
 
 
-def _columns(properties: str, lines: NumberedLines) -> tuple[int, int]:
+def _columns(properties: str, lines: NumberedLines) -> _Columns:
     """Columns of the element and of x in an extended xyz file."""
     parts = properties.split(":")
     species = place = None
@@ -174,7 +179,7 @@ def _columns(properties: str, lines: NumberedLines) -> tuple[int, int]:
         column += int(width) if width.isdecimal() and len(width) < 5 else 1
     if species is None or place is None:
         raise lines.problem(f"Properties={properties[:80]}", "expected species:S:1 and pos:R:3 in it")
-    return species, place
+    return _Columns(species, place)
 
 
 def _integer(info: Mapping[str, str], key: str, lines: NumberedLines) -> int | None:

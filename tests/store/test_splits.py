@@ -102,7 +102,7 @@ def test_no_molecule_stands_on_both_sides(identity: str) -> None:
 def test_molecules_of_one_kind_cannot_be_divided() -> None:
     with pytest.raises(SpecError, match=r"split\.validation: 0\.1 of 1 molecules is none"):
         assign_splits(MoleculeSplit(kind="by_molecule", train=0.8, validation=0.1, test=0.1), hydrogens(9))
-    with pytest.raises(SpecError, match="needs an npz file with an array 'groups'"):
+    with pytest.raises(SpecError, match="'group' needs groups: an npz file with an array 'groups'"):
         assign_splits(
             MoleculeSplit(kind="by_molecule", identity="group", train=0.8, validation=0.1, test=0.1), hydrogens(9)
         )
