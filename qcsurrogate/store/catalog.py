@@ -194,7 +194,14 @@ def read_catalog(folder: Path, plan_digest: str, n_planned: int) -> Catalog | No
     if not 0 < n_records <= n_planned:
         raise StoreError(f"'{path}' lists {n_records} records; expected 1 to {n_planned}, the planned structures")
     expected = {_INDEX_NAME: Expected(_INDEX_TYPE, (n_records,), "1")}
-    structures = np.asarray(read_arrays(folder / index_name(generation), expected, index_digest)[_INDEX_NAME], np.int64)
+    try:
+        index = read_arrays(folder / index_name(generation), expected, index_digest)[_INDEX_NAME]
+    except StoreError as error:
+        raise StoreError(
+            f"the index of '{folder}' cannot be used: take it from a copy, or remove that folder and run `generate` "
+            f"again ({error})"
+        ) from error
+    structures = np.asarray(index, np.int64)
     if structures.min() < 0 or structures.max() >= n_planned or np.bincount(structures).max() > 1:
         raise StoreError(f"'{path}': its index is not one place in the plan for every record")
     return Catalog(folder, generation, parts, structures, made_with)

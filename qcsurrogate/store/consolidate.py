@@ -48,6 +48,9 @@ from qcsurrogate.store.streaming import Declared, file_digest, writing_arrays
 
 DEFAULT_MAX_BYTES = 2 * 2**30
 
+_SHARDS_BYTES = 2**27
+"""What is kept of shards whose records are wanted in another order than they have."""
+
 PackedRecords = Callable[[Sequence[str]], Iterator[RecordFile]]
 """Gives the records of keys, in order, one at a time."""
 
@@ -102,7 +105,7 @@ def consolidate(
         begin_copy(source, target)
         made_with = made_with_of(source, store.header)
         catalog = write_parts(
-            target, store.plan, store.spec, store.keys(), store.packed_many, max_bytes, made_with=made_with, quiet=quiet
+            target, store.plan, store.spec, store.keys(), _packed_of(store), max_bytes, made_with=made_with, quiet=quiet
         )
         write_catalog(catalog, sha256(read_limited(target.plan_file, 2**40)))
         copy_failures([source], target, [key for key in store.plan.keys if store.state_of(key) != "complete"])
@@ -124,7 +127,7 @@ def _in_place(folder: StoreFolder, path: Path, max_bytes: int, quiet: bool) -> C
             store.plan,
             store.spec,
             keys,
-            store.packed_many,
+            _packed_of(store),
             max_bytes,
             generation=generation,
             made_with=made_with_of(folder, store.header),
@@ -134,6 +137,10 @@ def _in_place(folder: StoreFolder, path: Path, max_bytes: int, quiet: bool) -> C
         write_catalog(catalog, folder.plan_digest())
     sweep_leftovers(folder.path)
     return _result(path, catalog, before)
+
+
+def _packed_of(store: Store) -> PackedRecords:
+    return lambda keys: store.packed_many(keys, _SHARDS_BYTES)
 
 
 def write_parts(

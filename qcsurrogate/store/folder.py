@@ -264,7 +264,15 @@ class StoreFolder:
         Raises:
             StoreError: if a manifest is damaged, or a shard has none.
         """
-        return [self.shard_manifest(self.shards / f"{stem}.h5") for stem in sorted(_stems(self.shards, ".h5"))]
+        shards = []
+        for stem in sorted(_stems(self.shards, ".h5")):
+            path = self.shards / f"{stem}.h5"
+            try:
+                shards.append(self.shard_manifest(path))
+            except StoreError:
+                if path.is_file():  # else it was consolidated a moment ago, and is in the catalog
+                    raise
+        return shards
 
     def shard_manifest(self, path: Path) -> ShardManifest:
         """What the manifest of a shard says.

@@ -79,8 +79,6 @@ def test_a_card_of_a_store_that_has_only_begun(tmp_path: Path) -> None:
 
 
 def test_histogram_bars_are_in_proportion(partial: Path) -> None:
-    import numpy as np
-
     text = histogram(np.array([3] * 40 + [4] * 10 + [6] * 1), "atoms")
     lines = text.splitlines()
     assert lines[0] == "```text"

@@ -309,3 +309,24 @@ def test_scalars_come_in_planned_order_from_both_layouts(mixed: Path, store_copy
         np.testing.assert_array_equal(found["energy"], [r.energy for r in records])
         np.testing.assert_array_equal(found["dipole"], [r.dipole for r in records])
         assert found["cycles"].tolist() == [7] * 14
+
+
+def test_a_damaged_index_says_what_to_do(store_copy: Path) -> None:
+    consolidate(store_copy, quiet=True)
+    (store_copy / "consolidated" / "index_001.h5").unlink()
+    with pytest.raises(StoreError, match=r"the index of .* take it from a copy, or remove that folder and run"):
+        Store.open(store_copy)
+
+
+def test_a_shard_that_goes_while_the_store_is_opened(store_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process consolidates between the look at the folder and the look at the manifests."""
+    listed = StoreFolder.shard_manifest
+
+    def consolidated_meanwhile(self: StoreFolder, path: Path) -> object:
+        monkeypatch.setattr(StoreFolder, "shard_manifest", listed)
+        consolidate(store_copy, quiet=True)
+        return listed(self, path)
+
+    monkeypatch.setattr(StoreFolder, "shard_manifest", consolidated_meanwhile)
+    store = Store.open(store_copy)
+    assert len(list(store.read_many(store.keys()))) == 14
