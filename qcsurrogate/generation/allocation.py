@@ -28,11 +28,13 @@ from distributed.diagnostics.plugin import SchedulerPlugin
 
 from qcsurrogate.errors import ClusterError, SpecError
 from qcsurrogate.generation.cluster_settings import ClusterSettings, SlurmRunnerSettings
-from qcsurrogate.generation.queues import THREAD_VARIABLES, job_queue_module
+from qcsurrogate.generation.queues import THREAD_VARIABLES, WORKER_CONFIG, job_queue_module
 from qcsurrogate.generation.tls import Keys, ready_keys
 from qcsurrogate.store.files import make_folder
 
 _DRIVER = 1
+QUIET = {"PYTHONWARNINGS": "ignore", "DASK_DISTRIBUTED__LOGGING__DISTRIBUTED": "critical"}
+"""Environment of worker processes whose output would mix with the driver's."""
 SCHEDULER_CONFIG = {"distributed.scheduler.allowed-failures": 0, "distributed.scheduler.worker-saturation": 1.0}
 """How a scheduler must treat tasks that outlive their worker; see the driver."""
 
@@ -128,9 +130,9 @@ def _serve(settings: SlurmRunnerSettings, keys: Keys | None, meeting_point: Path
     place = os.path.expandvars(settings.scratch) if settings.scratch else None
     with tempfile.TemporaryDirectory(prefix="qcsurrogate.", dir=place, ignore_cleanup_errors=True) as scratch:
         os.environ |= dict.fromkeys(THREAD_VARIABLES, str(settings.threads))
-        os.environ |= {"TMPDIR": scratch, "PYSCF_TMPDIR": scratch, "PYTHONWARNINGS": "ignore"}
+        os.environ |= {"TMPDIR": scratch, "PYSCF_TMPDIR": scratch, **QUIET}
         logging.getLogger("distributed").setLevel(logging.CRITICAL)  # every end is noisy, and the driver tells it
-        with dask.config.set(SCHEDULER_CONFIG | {"distributed.logging": {"distributed": "critical"}}):
+        with dask.config.set(SCHEDULER_CONFIG | WORKER_CONFIG):
             runner(
                 scheduler_file=str(meeting_point),
                 scheduler_options={

@@ -24,7 +24,7 @@ from distributed.core import Status
 from distributed.deploy.spec import SpecCluster
 
 from qcsurrogate.errors import ClusterError, SpecError
-from qcsurrogate.generation.allocation import SCHEDULER_CONFIG, Allocation, taking_part
+from qcsurrogate.generation.allocation import QUIET, SCHEDULER_CONFIG, Allocation, taking_part
 from qcsurrogate.generation.cluster_settings import (
     ClusterSettings,
     LocalSettings,
@@ -37,7 +37,15 @@ from qcsurrogate.generation.cluster_settings import (
     shipped_clusters,
 )
 from qcsurrogate.generation.queue_settings import QueueSettings
-from qcsurrogate.generation.queues import THREAD_VARIABLES, JobState, job_states, log_folder, log_tail, queue_cluster
+from qcsurrogate.generation.queues import (
+    THREAD_VARIABLES,
+    WORKER_CONFIG,
+    JobState,
+    job_states,
+    log_folder,
+    log_tail,
+    queue_cluster,
+)
 from qcsurrogate.generation.ssh import SshWorker, ssh_cluster, ssh_workers
 from qcsurrogate.generation.tls import Keys, make_keys, ready_keys
 from qcsurrogate.generation.watch import Job, Limits, Look, Watchdog
@@ -172,6 +180,7 @@ def _started(
 def _configuration(settings: LocalSettings | QueueSettings | SshSettings, scratch: Path) -> dict[str, Any]:
     configuration: dict[str, Any] = {
         **SCHEDULER_CONFIG,
+        **WORKER_CONFIG,
         "distributed.deploy.lost-worker-timeout": "1000 days",  # the watchdog knows better
     }
     if isinstance(settings, LocalSettings):
@@ -193,7 +202,7 @@ def _local_environment(settings: LocalSettings, scratch: Path) -> dict[str, str]
         **dict.fromkeys(THREAD_VARIABLES, str(settings.threads)),
         "PYSCF_TMPDIR": folder,
         "TMPDIR": folder,
-        "PYTHONWARNINGS": "ignore",
+        **QUIET,
     }
 
 

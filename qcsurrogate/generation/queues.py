@@ -35,6 +35,10 @@ _SLURM_ENDED = frozenset(
 )
 
 THREAD_VARIABLES = tuple(f"{library}_NUM_THREADS" for library in ("OMP", "MKL", "OPENBLAS", "NUMEXPR"))
+WORKER_CONFIG = {f"distributed.worker.memory.{name}": False for name in ("target", "spill", "pause")} | {
+    "distributed.worker.memory.terminate": 0.98
+}
+"""Dask never pauses a worker whose memory a calculation holds, and kills it only where our guard could not."""
 
 
 def job_queue_module(name: str) -> ModuleType:
@@ -56,6 +60,11 @@ def job_queue_module(name: str) -> ModuleType:
             signal.signal(signal.SIGINT, before)
 
 
+def dask_variable(name: str) -> str:
+    """The environment variable that sets a value of Dask's configuration."""
+    return "DASK_" + name.upper().replace(".", "__").replace("-", "_")
+
+
 def prologue(settings: QueueSettings | SshSettings) -> list[str]:
     """Shell lines before a worker: the user's, then threads and a scratch folder that goes when it ends."""
     place = settings.scratch or "${TMPDIR:-/tmp}"
@@ -65,6 +74,7 @@ def prologue(settings: QueueSettings | SshSettings) -> list[str]:
         f'mkdir -p "{place}"',
         f'export TMPDIR="$(mktemp -d "{place}/qcsurrogate.XXXXXX")"',
         'export PYSCF_TMPDIR="$TMPDIR" PYTHONWARNINGS=ignore',
+        *(f"export {dask_variable(name)}={value}" for name, value in WORKER_CONFIG.items()),
         "trap 'rm -rf -- \"$TMPDIR\"' EXIT",
     ]
 
