@@ -150,9 +150,9 @@ def test_retired_workers_lose_no_task_and_are_replaced(
     queue: StartQueue, settings: Callable[..., Any], tmp_path: Path
 ) -> None:
     stand_in = queue("slurm")
-    words = SLURM | {"workers": 2, "lifetime": "4 s", "lifetime_stagger": "500 ms"}
+    words = SLURM | {"workers": 2, "lifetime": "3 s", "lifetime_stagger": "100 ms"}
     with connected(settings(words), tmp_path, lambda _: None) as connection:
-        futures = [connection.client.submit(busy_for, 1.5, pure=False) for _ in range(12)]
+        futures = [connection.client.submit(busy_for, 1.0, pure=False) for _ in range(6)]
         while futures:
             connection.tend()
             time.sleep(0.1)
