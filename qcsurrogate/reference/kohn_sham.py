@@ -185,7 +185,7 @@ class _Shared:
         if self._first is None:
             self._first = scf
         else:
-            for name in ("grids", "_eri", "with_df"):
+            for name in ("grids", "nlcgrids", "_eri", "with_df"):
                 if hasattr(self._first, name):
                     setattr(scf, name, getattr(self._first, name))
         return scf

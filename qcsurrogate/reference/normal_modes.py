@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pyscf import lib
 
 from qcsurrogate.errors import ConvergenceError, StructureError
-from qcsurrogate.reference.kohn_sham import build_molecule, build_scf
+from qcsurrogate.reference.kohn_sham import run_kohn_sham
 from qcsurrogate.reference.settings import Method
 from qcsurrogate.sampling import HarmonicModes
 from qcsurrogate.structures import Structure
@@ -112,8 +112,5 @@ class KohnShamForces(Calculator):
 
 
 def _converged(structure: Structure, method: Method) -> Any:
-    scf = build_scf(build_molecule(structure, method), method)
-    scf.kernel()
-    if not scf.converged:
-        raise ConvergenceError(f"SCF for {structure.label} did not converge while relaxing it")
-    return scf
+    """A PySCF object on the CPU, whatever the backend: Hessians are needed of it."""
+    return run_kohn_sham(structure, method.model_copy(update={"backend": "pyscf"})).scf
