@@ -128,7 +128,7 @@ _Path = Annotated[str, Field(min_length=1)]
 
 
 class FileSource(_Read):
-    """Structures of files; first ``stride``, then ``subset`` and ``deduplicate``, then ``limit``."""
+    """Structures of files: ``stride``, then ``subset``, ``deduplicate``, ``limit``, and last ``subset.diverse``."""
 
     kind: Literal["file"]
     path: Annotated[
