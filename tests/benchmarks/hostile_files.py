@@ -152,7 +152,7 @@ def checksummed_blocks(data: bytes) -> list[tuple[int, int]]:
     name = hashlib.sha256(data).hexdigest()
     if name not in _BLOCKS:
         candidates = [(0, 44)]
-        for signature in (b"OHDR", b"FAHD", b"FADB", b"BTHD", b"BTLF", b"FRHP", b"FHDB"):
+        for signature in (b"OHDR", b"FAHD", b"FADB", b"BTHD", b"BTLF", b"FRHP"):
             start = data.find(signature)
             while start >= 0:
                 candidates += [(start, stop) for stop in _possible_stops(data, start, signature)]
@@ -165,7 +165,7 @@ def _possible_stops(data: bytes, start: int, signature: bytes) -> list[int]:
     if signature == b"FAHD":
         return [start + 24]
     if signature != b"OHDR":
-        return list(range(start + 14, min(start + 700, len(data) - 4)))
+        return list(range(start + 14, min(start + 200, len(data) - 4)))
     flags = data[start + 5]
     before = 6 + (16 if flags & 0x20 else 0) + (4 if flags & 0x10 else 0)
     width = 1 << (flags & 3)

@@ -107,10 +107,17 @@ def test_a_store_changes_in_place_and_can_be_added_to(store_copy: Path, mixed: P
     assert len(list(store.read_many(store.keys()))) == 16
 
 
-@pytest.mark.parametrize("beside", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["in place", "beside"])
-def test_sigkill_at_any_change_loses_nothing(mixed: Path, tmp_path: Path, beside: bool) -> None:
+@pytest.mark.parametrize(
+    ("where", "step"),
+    [
+        ("here", 5),
+        pytest.param("here", 1, marks=pytest.mark.slow),
+        pytest.param("beside", 1, marks=pytest.mark.slow),
+    ],
+)
+def test_sigkill_at_any_change_loses_nothing(mixed: Path, tmp_path: Path, where: str, step: int) -> None:
     script = [sys.executable, "-m", "tests.store.kill_consolidation"]
-    arguments = [str(mixed), str(tmp_path / "work"), "beside" if beside else "here"]
+    arguments = [str(mixed), str(tmp_path / "work"), str(step), where]
     done = subprocess.run([*script, *arguments], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 8
