@@ -5,6 +5,11 @@ forced into closed ones, metal-metal and metal-oxygen bonds, radicals with degen
 levels.  For each of them every step of the ladder is run alone from a cold start; then the
 package's own search.
 
+It is found, and nothing is: of the 27 molecules plain DIIS converges one, 4 mEh too high; damping
+two, the level shift none, second order all, but seven of them too high (chromium dimer by 208 mEh,
+nickel oxide by 562). ``lowest`` converges all 27, none higher than any single step. It takes 2 to 30
+seconds for each on one core, ten to thirty times a plain SCF.
+
 Run: ``PYTHONPATH=. OMP_NUM_THREADS=1 python tests/benchmarks/hard_molecules.py [auto|lowest]``
 """
 
