@@ -134,13 +134,18 @@ def _improved(one: Centred, other: Centred, rotation: NDArray[np.float64], enoug
     """The distance that assignment and rotation in turn reach from a first rotation."""
     fixed, moving = one.positions, other.positions
     classes = runs(one.atomic_numbers)
+    partner: NDArray[np.int64] | None = None
     rmsd = np.inf
     for _ in range(_ROUNDS):
-        partner = _assigned(fixed, moving @ rotation, classes)
-        u, _, vt = np.linalg.svd(moving[partner].T @ fixed)
+        before, partner = partner, _assigned(fixed, moving @ rotation, classes)
+        if before is not None and (partner == before).all():
+            break
+        partners = moving[partner]
+        u, _, vt = np.linalg.svd(partners.T @ fixed)
         rotation = u @ vt  # reflections are allowed: no sign is mended
-        before, rmsd = rmsd, float(np.sqrt(((moving[partner] @ rotation - fixed) ** 2).sum(axis=1).mean()))
-        if rmsd <= enough or rmsd > before - 1e-9:
+        changes = partners @ rotation - fixed
+        rmsd = float(np.sqrt((changes * changes).sum() / len(fixed)))
+        if rmsd <= enough:
             break
     return rmsd
 
@@ -149,6 +154,8 @@ def _assigned(fixed: NDArray[np.float64], moved: NDArray[np.float64], classes: S
     """For every atom of ``fixed`` its partner, such that the sum of squares is smallest."""
     partner = np.arange(len(fixed))
     for members in classes:
+        if members.stop - members.start == 1:
+            continue
         changes = fixed[members][:, None] - moved[members][None]
         squared = np.einsum("ijk,ijk->ij", changes, changes)
         partner[members] = members.start + linear_sum_assignment(squared)[1]
