@@ -157,13 +157,11 @@ def _shard(path: Path) -> dict[str, Any]:
             "against its store's plan"
         )
     store = Store.open(folder)
-    manifests = [m for m in store.folder.manifests() if m.path.resolve() == path.resolve()]
-    if manifests:
-        keys = list(manifests[0].keys)
-    elif path.stem in set(store.keys()):
-        keys = [path.stem]
-    else:
-        raise StoreError(f"'{path}' is neither a finished shard nor a pending record of the store '{folder}'")
+    keys = store.keys_in(path)
+    if not keys:
+        raise StoreError(
+            f"'{path}' is no finished shard, no consolidated file and no pending record of the store '{folder}'"
+        )
     return {
         "kind": "shard",
         "path": str(path),

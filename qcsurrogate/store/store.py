@@ -144,6 +144,17 @@ class Store:
         wanted = self._complete if split is None else self._complete & (self.plan.split == SPLIT_NAMES.index(split))
         return [self.plan.keys[i] for i in np.flatnonzero(wanted)]
 
+    def keys_in(self, path: Path) -> list[str]:
+        """Keys of the records that are read from a file, in its order; none for a file that is not the store's."""
+        wanted = path.resolve()
+        for part in range(len(self._catalog.parts) if self._catalog is not None else 0):
+            if self._catalog is not None and self._catalog.path(part).resolve() == wanted:
+                return [self.plan.keys[i] for i in self._catalog.structures_of(part)]
+        for place in self._places.values():
+            if place.path.resolve() == wanted:
+                return list(place.keys)
+        return []
+
     def structure(self, key: str) -> Structure:
         """The structure of a key, whether complete or not."""
         return self.plan.structures[self._index(key)]

@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 from distributed import Client
 
+from qcsurrogate import cli
 from qcsurrogate.errors import SpecError, StoreError
 from qcsurrogate.generation import generate
+from qcsurrogate.inspection import inspect
 from qcsurrogate.reference.record import FIELDS, ReferenceRecord
 from qcsurrogate.store.catalog import sweep_leftovers, write_leftovers
 from qcsurrogate.store.consolidate import consolidate
@@ -337,3 +339,29 @@ def test_a_shard_that_goes_while_the_store_is_opened(store_copy: Path, monkeypat
     monkeypatch.setattr(StoreFolder, "shard_manifest", consolidated_meanwhile)
     store = Store.open(store_copy)
     assert len(list(store.read_many(store.keys()))) == 14
+
+
+def test_the_command(store_copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    assert cli.main(["consolidate", str(store_copy), "--out", str(out), "--max-bytes", "4000"]) == 0
+    assert f"{out}: 14 records in 3 files, " in capsys.readouterr().out
+    assert cli.main(["consolidate", str(store_copy), "--max-bytes", "1 MiB", "--json", "--quiet"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert (data["records"], len(data["files"])) == (14, 1)
+    assert data["bytes"] == Path(data["files"][0]).stat().st_size
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["consolidate", str(store_copy), "--max-bytes", "0"])
+    assert stopped.value.code == 2
+    assert "'0' is not a number of bytes such as 2GiB" in capsys.readouterr().err
+
+
+def test_keys_of_a_file(mixed: Path, store_copy: Path) -> None:
+    files = consolidate(store_copy, max_bytes=4000, quiet=True).files
+    for path in (mixed, store_copy):
+        store = Store.open(path)
+        found = [key for file in path.rglob("*.h5") for key in store.keys_in(file)]
+        assert sorted(found) == sorted(store.keys())
+        assert store.keys_in(path / "plan.h5") == []
+    assert inspect(files[1])["records"]["count"] == len(Store.open(store_copy).keys_in(files[1]))
+    with pytest.raises(StoreError, match="is no finished shard, no consolidated file"):
+        inspect(store_copy / "consolidated" / "index_001.h5")
