@@ -53,8 +53,8 @@ class Limits:
 class _Arrivals(SchedulerPlugin):
     """Names of the workers that came up, however short they lived."""
 
-    def __init__(self) -> None:
-        self.names: set[Any] = set()
+    def __init__(self, present: set[Any]) -> None:
+        self.names = present
         self.since_look = False
 
     def add_worker(self, scheduler: Scheduler, worker: str) -> None:
@@ -91,8 +91,8 @@ class Watchdog:
         self._limits = limits
         self._log = log
         self._watched: dict[Any, _Watched] = {}
-        self._arrivals = _Arrivals()
         scheduler: Any = cluster.scheduler
+        self._arrivals = _Arrivals({worker.name for worker in scheduler.workers.values()})
         scheduler.add_plugin(self._arrivals, name="qcsurrogate-watchdog")
         self._scheduler = scheduler
         self._failures = 0
