@@ -34,7 +34,7 @@ from qcsurrogate.store.files import (
     remove_quietly,
 )
 from qcsurrogate.store.folder import Header, State, StoreFolder, source_digest
-from qcsurrogate.store.plan import make_plan
+from qcsurrogate.store.plan import make_plan_and_report
 from qcsurrogate.store.progress import Progress
 from qcsurrogate.store.shards import read_records
 from qcsurrogate.store.spec import DataSpec, differences
@@ -137,10 +137,12 @@ def generate(
 def _planned(spec: DataSpec, folder: StoreFolder, quiet: bool) -> Header:
     if not quiet:
         print(f"planning {spec.name}", file=sys.stderr, flush=True)
-    plan = make_plan(spec)
+    plan, collected = make_plan_and_report(spec)
+    if not quiet:
+        print("structures: " + ", ".join(f"{what} {n}" for what, n in collected.items()), file=sys.stderr, flush=True)
     build_scf(build_molecule(plan.structures[0], spec.method), spec.method)  # an unknown functional fails here
     atoms = free_atoms(plan.elements, spec.method)
-    folder.write_header(spec, plan, atoms)
+    folder.write_header(spec, plan, atoms, collected)
     return folder.read_header()
 
 

@@ -19,6 +19,7 @@ from qcsurrogate.reference.ladder import LADDER
 from qcsurrogate.reference.record import Field
 from qcsurrogate.store.consolidate import made_with_of
 from qcsurrogate.store.failures import group_failures
+from qcsurrogate.store.folder import Header
 from qcsurrogate.store.shards import stored_fields
 from qcsurrogate.store.spec import SPLIT_NAMES, DataSpec
 from qcsurrogate.store.store import Store
@@ -45,7 +46,7 @@ def data_card(path: str | Path) -> str:
             _fields(store.spec),
             _computation(store),
             _failures(store),
-            _origin(store.spec),
+            _origin(store.header),
             _loading(store),
         ]
         return "\n\n".join(part for part in parts if part) + "\n"
@@ -177,16 +178,20 @@ def _failures(store: Store) -> str:
     )
 
 
-def _origin(spec: DataSpec) -> str:
+def _origin(header: Header) -> str:
+    spec = header.spec
     collected = [
         (f"`{key}`", _shown(value)) for key, value in _flat(_without_folders(spec.structures.model_dump(mode="json")))
     ]
+    numbers = [(what, f"{n:,}") for what, n in header.collected.items()]
+    counted = [_table(("structures", "number"), numbers)] if numbers else []
     split = [(f"`{key}`", _shown(value)) for key, value in _flat(spec.split.model_dump(mode="json"))]
     return "\n\n".join(
         [
             "## Structures, split, licence",
             "How the structures were collected:",
             _table(("setting", "value"), collected),
+            *counted,
             "How they were divided:",
             _table(("setting", "value"), split),
             f"Licence of the structures: {spec.licence or 'not stated'}.",

@@ -28,7 +28,7 @@ import shutil
 import socket
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -81,12 +81,13 @@ class ShardManifest:
 
 @dataclass(frozen=True, eq=False)
 class Header:
-    """The fixed part of a store: spec, plan, free atoms, versions."""
+    """The fixed part of a store: spec, plan, free atoms, versions, what was collected."""
 
     spec: DataSpec
     plan: Plan
     atoms: FreeAtoms
     versions: Mapping[str, str]
+    collected: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -189,8 +190,16 @@ class StoreFolder:
         for folder in (self.path, *self.folders):
             make_folder(folder)
 
-    def write_header(self, spec: DataSpec, plan: Plan, atoms: FreeAtoms) -> None:
+    def write_header(
+        self, spec: DataSpec, plan: Plan, atoms: FreeAtoms, collected: Mapping[str, int] | None = None
+    ) -> None:
         """Make a planned store of the folder; ``store.json`` comes last.
+
+        Args:
+            spec: the spec.
+            plan: made from it.
+            atoms: free atoms of all elements.
+            collected: how many structures were read or sampled, left out and why.
 
         Raises:
             StoreError: if it cannot be written.
@@ -205,6 +214,7 @@ class StoreFolder:
             "plan_sha256": plan_digest,
             "source_sha256": source_digest(spec),
             "free_atoms": free_atoms_to_dict(atoms),
+            "collected": dict(collected or {}),
         }
         write_atomically(self.header_file, sealed_json(header))
 
@@ -218,9 +228,10 @@ class StoreFolder:
         try:
             versions = {str(k): str(v) for k, v in header["versions"].items()}
             digest = str(header["plan_sha256"])
-        except (KeyError, TypeError, AttributeError) as error:
+            collected = {str(k): int(n) for k, n in header.get("collected", {}).items()}
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise StoreError(f"'{self.header_file}' is damaged: {error}") from error
-        return Header(spec, read_plan(self.plan_file, digest), atoms, versions)
+        return Header(spec, read_plan(self.plan_file, digest), atoms, versions, collected)
 
     def read_method(self) -> tuple[DataSpec, FreeAtoms]:
         """The spec and the free atoms: what a worker needs beside its batch.

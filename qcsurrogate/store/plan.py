@@ -177,26 +177,37 @@ def make_plan(spec: DataSpec) -> Plan:
         SpecError: if the split does not fit the structures.
         BasisError: if a basis lacks an element.
     """
+    return make_plan_and_report(spec)[0]
+
+
+def make_plan_and_report(spec: DataSpec) -> tuple[Plan, dict[str, int]]:
+    """The plan of a spec, and how many structures were read or sampled, left out and why.
+
+    Raises:
+        StructureError, SpecError, BasisError: as :func:`make_plan`.
+    """
     collected = collect(spec)
-    structures, groups = list(collected.structures), collected.groups
-    for structure in structures:
+    for structure in collected.structures:
         spec.method.require_spin(structure)
-    keys = [spec.record_key(s) for s in structures]
-    unique = sorted({key: i for i, key in reversed(list(enumerate(keys)))}.values())
-    structures = [structures[i] for i in unique]
-    split = assign_splits(spec.split, structures, None if groups is None else [groups[i] for i in unique])
+    keys = [spec.record_key(s) for s in collected.structures]
+    first = {key: i for i, key in reversed(list(enumerate(keys)))}
+    collected = collected.keeping(sorted(first.values()), "the same geometry again")
+    split = assign_splits(spec.split, collected.structures, collected.groups)
     kept = np.flatnonzero(split != LEFT_OUT)
-    planned = PlannedStructures.of([structures[i] for i in kept])
+    collected = collected.keeping(kept.tolist(), "more than the split asks for")
+    planned = PlannedStructures.of(collected.structures)
     elements = [int(z) for z in np.unique(planned.atomic_numbers)]
     orbital = spec.method.orbital_basis(elements)
     auxiliary = spec.method.density_basis(elements) if spec.targets.density_coefficients else None
-    return Plan(
+    unique = sorted(first.values())
+    plan = Plan(
         keys=tuple(keys[unique[i]] for i in kept),
         structures=planned,
         split=split[kept],
         n_ao=_n_functions(orbital, planned),
         n_aux=_n_functions(auxiliary, planned) if auxiliary else np.zeros(len(planned), np.int64),
     )
+    return plan, {**collected.report, "planned": len(plan)}
 
 
 def _n_functions(basis: BasisSet, structures: PlannedStructures) -> NDArray[np.int64]:

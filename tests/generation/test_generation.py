@@ -121,6 +121,7 @@ def test_identical_structures_are_computed_once(client: Client, tmp_path: Path) 
     assert run(file_spec(tmp_path / "a.xyz"), out, client).computed == 3
     store = Store.open(out)
     assert [structure.name for structure in store.plan.structures] == ["a_0", "a_1", "a_4"]
+    assert store.header.collected == {"read": 6, "left out: the same geometry again": 3, "planned": 3}
 
 
 def test_stride_limit_and_seed_choose_from_a_file(client: Client, tmp_path: Path) -> None:
@@ -288,7 +289,7 @@ def test_lines_where_there_is_no_terminal(
     output = capsys.readouterr()
     lines = output.err.splitlines()
     assert output.out == ""
-    assert lines[0] == "planning hydrogens"
+    assert lines[:2] == ["planning hydrogens", "structures: sampled 10, planned 10"]
     assert lines[-1].startswith("hydrogens: 10/10, 1 failed in ")
     assert len(lines) > 3
     assert any("s left" in line for line in lines)

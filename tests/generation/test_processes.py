@@ -154,12 +154,12 @@ def test_control_c_says_little_and_leaves_a_store_to_go_on_with(tmp_path: Path, 
     assert process.process.returncode == 1, stderr
     assert stdout == ""
     assert stderr.splitlines()[-1] == "interrupted"
-    assert all(line.startswith(("planning", "hydrogens:", "interrupted")) for line in stderr.splitlines()), stderr
+    assert all(line.startswith(("planning", "structures:", "hydrogens:", "interrupted")) for line in stderr.splitlines()), stderr
     kept = Store.open(out).verify()
     assert 5 <= kept < 150
     stdout, stderr = start(count=150, workers=2).end()
     assert "'complete': 150" in stdout
-    assert all(line.startswith(("planning", "hydrogens:")) for line in stderr.splitlines()), stderr
+    assert all(line.startswith(("planning", "structures:", "hydrogens:")) for line in stderr.splitlines()), stderr
 
 
 @pytest.mark.slow
@@ -171,7 +171,7 @@ def test_a_structure_that_kills_its_worker_is_recorded(tmp_path: Path, start: St
     assert (failure.name, failure.cause) == ("hydrogen_3", "worker_lost")
     assert "its worker process ended without a word" in failure.message
     assert failure.by_cause == {"worker_lost": 3}
-    assert all(line.startswith(("planning", "hydrogens:")) for line in stderr.splitlines()), stderr
+    assert all(line.startswith(("planning", "structures:", "hydrogens:")) for line in stderr.splitlines()), stderr
 
 
 @pytest.mark.slow
