@@ -101,10 +101,7 @@ class Driver:
                     while (len(untried) or self._alone) and self._n_computing() < 2 * slots:
                         self._submit(client, "compute", self._next_keys(untried, slots))
                     self._gather(client)
-                    for future in _first_done(self._tasks):
-                        if future.status in ("lost", "pending"):  # its worker died with the result: it is run again
-                            continue
-                        self._finish(self._tasks.pop(future), future, progress)
+                    self._finish_done(progress)
                     connection.tend()
                     expected = untried.expected_seconds(self.model) / slots
                     progress.show(expected if self.model.measured else None)
@@ -170,6 +167,12 @@ class Driver:
         ordered = sorted(self._pending, key=index.__getitem__)[:size]
         filled = np.cumsum([self._record_bytes[index[key]] for key in ordered])
         return tuple(ordered[: max(1, int(np.searchsorted(filled, SHARD_BYTES, side="right")))])
+
+    def _finish_done(self, progress: Progress) -> None:
+        """Note what is done, and keep no future: a result that is held keeps its worker from retiring in peace."""
+        for future in _first_done(self._tasks):
+            if future.status not in ("lost", "pending"):  # else its worker died with the result: it is run again
+                self._finish(self._tasks.pop(future), future, progress)
 
     def _finish(self, task: _Task, future: Future[Any], progress: Progress) -> None:
         outcomes = _result_or_death(future)
