@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from io import RawIOBase
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 
 import h5py
 import numpy as np
@@ -41,7 +41,9 @@ from qcsurrogate.store.files import (
     temporary_for,
     write_durably,
 )
+from qcsurrogate.store.links import Reader, check_root_group
 
+MAXIMUM_OFFSET = 2**62
 MAXIMUM_FILE_BYTES = 8 * 2**30
 """Of a file that is read whole."""
 
@@ -57,7 +59,7 @@ _LIKELY_RATIO, _FREE_BYTES = 100, 2**26
 """What an array may declare whose length nobody knows beforehand."""
 _FILTERS = (h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_FLETCHER32)
 _LIBVER = ("v110", "v110")
-_H5_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, IndexError, NotImplementedError, MemoryError)
+_H5_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, IndexError, ArithmeticError, MemoryError)
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,7 +174,7 @@ def read_arrays(
     image = read_limited(path, MAXIMUM_FILE_BYTES)
     if digest is not None and sha256(image) != digest:
         raise damaged(path, "its SHA-256 is not the one in its manifest: it was truncated or altered")
-    _check_superblock(path, image[: _SUPERBLOCK.size], len(image))
+    _check_start(path, lambda offset, length: image[offset : offset + length], len(image))
     try:
         file_id = h5py.h5f.open_file_image(image)
     except _H5_ERRORS as error:
@@ -214,7 +216,7 @@ class ArrayFile:
                 raise StoreError(f"cannot find the file '{path}'; expected a regular file")
             n_bytes = path.stat().st_size
             with open(path, "rb") as raw:
-                _check_superblock(path, raw.read(_SUPERBLOCK.size), n_bytes)
+                _check_start(path, lambda offset, length: _piece(raw, offset, length), n_bytes)
         except OSError as error:
             raise StoreError(f"cannot read '{path}': {error.strerror or error}") from error
         try:
@@ -291,8 +293,22 @@ def damaged(path: Path, what: str) -> StoreError:
     )
 
 
+def _piece(file: BinaryIO, offset: int, length: int) -> bytes:
+    file.seek(min(offset, MAXIMUM_OFFSET))
+    return file.read(length)
+
+
+def _check_start(path: Path, read: Reader, n_bytes: int) -> None:
+    """Superblock and root group, before HDF5 follows any address in them."""
+    head = read(0, _SUPERBLOCK.size)
+    _check_superblock(path, head, n_bytes)
+    try:
+        check_root_group(read, _SUPERBLOCK.unpack(head)[-1], n_bytes)
+    except ValueError as error:
+        raise damaged(path, str(error)) from error
+
+
 def _check_superblock(path: Path, head: bytes, n_bytes: int) -> None:
-    """What the first bytes say, before HDF5 follows any address in them."""
     if not head.startswith(_SIGNATURE):
         raise damaged(path, "it does not begin with the HDF5 signature (no HDF5 file, or one with a user block)")
     if head[8:9] < b"\x02":
