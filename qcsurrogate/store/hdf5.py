@@ -43,7 +43,6 @@ from qcsurrogate.store.files import (
 )
 from qcsurrogate.store.links import Reader, check_root_group
 
-MAXIMUM_OFFSET = 2**62
 MAXIMUM_FILE_BYTES = 8 * 2**30
 """Of a file that is read whole."""
 
@@ -216,7 +215,7 @@ class ArrayFile:
                 raise StoreError(f"cannot find the file '{path}'; expected a regular file")
             n_bytes = path.stat().st_size
             with open(path, "rb") as raw:
-                _check_start(path, lambda offset, length: _piece(raw, offset, length), n_bytes)
+                _check_start(path, lambda offset, length: _piece(raw, min(offset, n_bytes), length), n_bytes)
         except OSError as error:
             raise StoreError(f"cannot read '{path}': {error.strerror or error}") from error
         try:
@@ -294,7 +293,7 @@ def damaged(path: Path, what: str) -> StoreError:
 
 
 def _piece(file: BinaryIO, offset: int, length: int) -> bytes:
-    file.seek(min(offset, MAXIMUM_OFFSET))
+    file.seek(offset)
     return file.read(length)
 
 
