@@ -49,12 +49,15 @@ class _Task:
 class Driver:
     """One run over the structures that are to be computed."""
 
-    def __init__(self, folder: StoreFolder, header: Header, orders: Orders, pending: Collection[str]) -> None:
+    def __init__(
+        self, folder: StoreFolder, header: Header, orders: Orders, pending: Collection[str], next_shard: int
+    ) -> None:
         """Args:
         folder: of the store, whose lock is held.
         header: of the store.
         orders: what all batches have in common.
         pending: keys of sound records that wait for their shard.
+        next_shard: number of the next shard.
         """
         self.folder, self.header, self.orders = folder, header, orders
         self.n_complete = 0
@@ -63,7 +66,7 @@ class Driver:
         self._noted: set[str] = set()
         self._sizes = size_measures(plan.structures.n_atoms, plan.n_ao)
         self._record_bytes = 8.0 * _MATRICES * plan.n_ao * (plan.n_ao + 1) / 2 + 16.0 * plan.n_aux
-        self._shard_number = folder.next_shard_number()
+        self._shard_number = next_shard
         before = read_journal(folder.journal_file)
         self.model = CostModel.from_moments(before.cost)
         self._journal = Journal(started=now(), updated=now(), slowest=before.slowest)
@@ -142,15 +145,16 @@ class Driver:
         return tuple(keys[row] for row in untried.take(self.model, slots))
 
     def _submit(self, client: Client, kind: Literal["compute", "gather"], keys: tuple[str, ...]) -> None:
-        name = secrets.token_hex(8)
+        number, name = self._shard_number, secrets.token_hex(8)
+        if kind == "gather":
+            self._shard_number, name = number + 1, f"{self.folder.shard_file(number).stem}-{name}"
         write_plan(self.folder.batches / f"{name}.h5", self.header.plan.part(keys))
+        future: Future[Any]
         if kind == "compute":
-            future: Future[Any] = client.submit(compute_batch, self.orders, name, key=f"compute-{name}", pure=False)
+            future = client.submit(compute_batch, self.orders, name, key=f"compute-{name}", pure=False)
         else:
-            number, self._shard_number = self._shard_number, self._shard_number + 1
-            future = client.submit(
-                gather_records, str(self.folder.path), name, number, key=f"gather-{name}", pure=False, priority=10
-            )
+            arguments = str(self.folder.path), name, number
+            future = client.submit(gather_records, *arguments, key=f"gather-{name}", pure=False, priority=10)
         self._tasks[future] = _Task(kind, name, keys)
 
     def _gather(self, client: Client) -> None:

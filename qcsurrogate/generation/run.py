@@ -117,10 +117,11 @@ def generate(
     with taking_part(settings) as allocation:  # a task of an allocation that only serves never comes back
         folder.prepare()
         with exclusive_lock(folder.lock_file):
-            interrupted = folder.clean()
+            leftovers = folder.clean()
             header = _resumed(spec, folder) if folder.is_planned else _planned(spec, folder, quiet)
-            driver = Driver(folder, header, orders, _undamaged_pending(folder, header))
-            todo, alone = _todo(folder, header, interrupted, retry_failed)
+            pending = _undamaged_pending(folder, header)
+            driver = Driver(folder, header, orders, pending, leftovers.next_shard)
+            todo, alone = _todo(folder, header, leftovers.interrupted, retry_failed)
             if todo := todo[:limit]:
                 progress = Progress(len(todo), spec.name, quiet)
                 with (

@@ -112,6 +112,8 @@ def compute_batch(orders: Orders, name: str) -> list[Outcome]:
 def gather_records(path: str, name: str, number: int) -> int:
     """Move the pending records of a batch of keys into shard ``number``; returns how many.
 
+    A record that is not there any more was moved by a worker that outlived an earlier run.
+
     Raises:
         StoreError: if a record is damaged or the shard cannot be written.
     """
@@ -121,7 +123,10 @@ def gather_records(path: str, name: str, number: int) -> int:
         return 0
     plan = read_plan(file)
     spec, _ = _method(path, folder.header_file.stat().st_mtime_ns)
-    folder.write_shard(plan.keys, plan, spec, number)
+    if not folder.shard_file(number).is_file():  # else Dask ran this before, and some records may be moved already
+        plan = plan.part(key for key in plan.keys if folder.pending_file(key).is_file())
+    if len(plan):
+        folder.write_shard(plan.keys, plan, spec, number, file.is_file)
     return len(plan)
 
 

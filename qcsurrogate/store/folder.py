@@ -11,7 +11,7 @@
     errors/<key>.json    a structure that was put aside: cause, message, attempts
     attempts/<key>.json  a structure that failed, and is to be tried again
     running/<key>        a structure that some worker computes now
-    batches/*.h5         structures that were given to workers of the present run
+    batches/*.h5         structures that were given to workers of the present run; gone, it is called off
     scratch/             temporary files of workers
     journal.json         throughput, slowest structures and the cost model, for `status`
     lock                 held by the process that generates
@@ -24,6 +24,7 @@ The state of a structure is read off these names alone, by any process at any ti
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import time
@@ -88,6 +89,19 @@ class Header:
     atoms: FreeAtoms
     versions: Mapping[str, str]
     collected: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Leftovers:
+    """What an earlier run left behind.
+
+    Attributes:
+        interrupted: keys of the structures that somebody computed when it ended.
+        next_shard: a number that no shard has, nor one that some worker may still write.
+    """
+
+    interrupted: frozenset[str]
+    next_shard: int
 
 
 @dataclass(frozen=True)
@@ -392,7 +406,14 @@ class StoreFolder:
                 failures.append(read_failure(path, plan.structures.name(plan.index[key])))
         return failures
 
-    def write_shard(self, keys: Iterable[str], plan: Plan, spec: DataSpec, number: int | None = None) -> Path:
+    def write_shard(
+        self,
+        keys: Iterable[str],
+        plan: Plan,
+        spec: DataSpec,
+        number: int | None = None,
+        wanted: Callable[[], bool] = lambda: True,
+    ) -> Path | None:
         """Move pending records into a shard of their own.
 
         The shard is complete before the single files go, so a crash leaves at worst
@@ -404,6 +425,10 @@ class StoreFolder:
             plan: a plan that has them.
             spec: the store's spec.
             number: of the shard; by default the next one.
+            wanted: asked right before the shard appears; nothing happens if it says no.
+
+        Returns:
+            The shard's path, None if it was not wanted any more.
 
         Raises:
             StoreError: if a record is damaged or the shard cannot be written.
@@ -412,7 +437,8 @@ class StoreFolder:
         path = self.shard_file(self.next_shard_number() if number is None else number)
         if not self._holds(path, keys):
             merged = merge([read_records(self.pending_file(key), [key], plan, spec) for key in keys])
-            self._write_shard(path, merged)
+            if not self._write_shard(path, merged, wanted):
+                return None
         for key in keys:
             remove_quietly(self.pending_file(key))
         return path
@@ -424,21 +450,23 @@ class StoreFolder:
         shard = self.shard_manifest(path)
         return shard.keys == keys and sha256(read_limited(path, MAXIMUM_FILE_BYTES)) == shard.digest
 
-    def _write_shard(self, path: Path, records: RecordFile) -> None:
+    def _write_shard(self, path: Path, records: RecordFile, wanted: Callable[[], bool]) -> bool:
         building = temporary_for(path)
         digest = write_packed(building, records)
+        if not wanted():
+            remove_quietly(building)
+            return False
         manifest = {"keys": list(records.keys), "sha256": digest, "versions": installed_versions(PACKAGES)}
         write_atomically(path.with_suffix(".json"), sealed_json(manifest))
         move_into_place(building, path)
+        return True
 
-    def clean(self) -> set[str]:
+    def clean(self) -> Leftovers:
         """Sweep away what a process that died left behind; only under the lock.
 
         Unfinished files go, batches and marks of an earlier run go, and single records
-        that are in a shard already.
-
-        Returns:
-            Keys of the structures that somebody computed when the earlier run ended.
+        that are in a shard already.  Workers that outlived that run see their batch gone,
+        and stop.
 
         Raises:
             StoreError: if a shard is damaged, or something cannot be removed.
@@ -447,6 +475,7 @@ class StoreFolder:
             for name in _names(folder):
                 if name.endswith(TEMPORARY_SUFFIX):
                     remove_quietly(folder / name)
+        given_out = [number for name in _names(self.batches) if (number := _shard_number(name)) is not None]
         for name in _names(self.batches):
             remove_quietly(self.batches / name)
         interrupted = self.marked()
@@ -456,7 +485,7 @@ class StoreFolder:
         self.drop_doubles()
         shutil.rmtree(self.scratch, ignore_errors=True)
         make_folder(self.scratch)
-        return interrupted
+        return Leftovers(frozenset(interrupted), max([self.next_shard_number(), *(n + 1 for n in given_out)]))
 
     def drop_doubles(self) -> None:
         """Remove single records that are in a shard already.
@@ -474,8 +503,14 @@ class StoreFolder:
 
     def next_shard_number(self) -> int:
         """A number that no shard has had."""
-        numbers = (stem.removeprefix("shard_") for stem in _stems(self.shards, ".h5", "shard_"))
-        return max((int(number) for number in numbers if number.isdecimal()), default=-1) + 1
+        numbers = [number for name in _names(self.shards) if (number := _shard_number(name)) is not None]
+        return max(numbers, default=-1) + 1
+
+
+def _shard_number(name: str) -> int | None:
+    """The number in the name of a shard, or of the batch from which a worker makes it."""
+    match = re.match(r"shard_(\d{1,9})\b", name)
+    return int(match[1]) if match else None
 
 
 def _names(folder: Path) -> list[str]:
