@@ -28,6 +28,7 @@ from qcsurrogate.store.folder import Header, StoreFolder
 from qcsurrogate.store.journal import SLOWEST_KEPT, Journal, SlowStructure, now, read_journal, write_journal
 from qcsurrogate.store.plan import write_plan
 from qcsurrogate.store.progress import Progress
+from qcsurrogate.store.upkeep import write_shard
 
 JOURNAL_EVERY_SECONDS: Final = 10.0
 SHARD_BYTES: Final = 256 * 2**20
@@ -132,7 +133,7 @@ class Driver:
         self._pending.intersection_update(self.folder.pending_keys(self.header.plan))
         while keys := self._shard_keys(everything=finished):
             self._shard_number += 1
-            self.folder.write_shard(keys, self.header.plan, self.header.spec, self._shard_number - 1)
+            write_shard(self.folder, keys, self.header.plan, self.header.spec, self._shard_number - 1)
             self._pending.difference_update(keys)
 
     def _n_computing(self) -> int:

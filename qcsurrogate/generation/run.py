@@ -39,6 +39,7 @@ from qcsurrogate.store.progress import Progress
 from qcsurrogate.store.shards import read_records
 from qcsurrogate.store.spec import DataSpec, differences
 from qcsurrogate.store.store import Store
+from qcsurrogate.store.upkeep import clean
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ def generate(
     with taking_part(settings) as allocation:  # a task of an allocation that only serves never comes back
         folder.prepare()
         with exclusive_lock(folder.lock_file):
-            leftovers = folder.clean()
+            leftovers = clean(folder)
             header = _resumed(spec, folder) if folder.is_planned else _planned(spec, folder, quiet)
             pending = _undamaged_pending(folder, header)
             driver = Driver(folder, header, orders, pending, leftovers.next_shard)

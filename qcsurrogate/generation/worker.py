@@ -29,6 +29,7 @@ from qcsurrogate.store.folder import StoreFolder
 from qcsurrogate.store.plan import Plan, read_plan
 from qcsurrogate.store.shards import write_records
 from qcsurrogate.store.spec import DataSpec
+from qcsurrogate.store.upkeep import write_shard
 from qcsurrogate.structures import Structure
 
 OutcomeKind = Literal["complete", "error", "again"]
@@ -126,7 +127,7 @@ def gather_records(path: str, name: str, number: int) -> int:
     if not folder.shard_file(number).is_file():  # else Dask ran this before, and some records may be moved already
         plan = plan.part(key for key in plan.keys if folder.pending_file(key).is_file())
     if len(plan):
-        folder.write_shard(plan.keys, plan, spec, number, file.is_file)
+        write_shard(folder, plan.keys, plan, spec, number, file.is_file)
     return len(plan)
 
 

@@ -24,11 +24,9 @@ The state of a structure is read off these names alone, by any process at any ti
 from __future__ import annotations
 
 import os
-import re
-import shutil
 import socket
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -38,26 +36,23 @@ import numpy as np
 
 from qcsurrogate.errors import BasisError, SpecError, StoreError
 from qcsurrogate.reference.atoms import FreeAtoms, free_atoms_from_dict, free_atoms_to_dict
-from qcsurrogate.store.catalog import CONSOLIDATED, Catalog, read_catalog, sweep_leftovers
+from qcsurrogate.store.catalog import CONSOLIDATED, Catalog, read_catalog
 from qcsurrogate.store.failures import Cause, Failure, forgive, read_failure, record_failure
 from qcsurrogate.store.files import (
     TEMPORARY_SUFFIX,
     is_locked,
     json_bytes,
     make_folder,
-    move_into_place,
     read_json,
     read_limited,
     read_sealed_json,
     remove_quietly,
     sealed_json,
     sha256,
-    temporary_for,
     write_atomically,
 )
-from qcsurrogate.store.hdf5 import MAXIMUM_FILE_BYTES, damaged
+from qcsurrogate.store.hdf5 import damaged
 from qcsurrogate.store.plan import Plan, read_plan, write_plan
-from qcsurrogate.store.shards import RecordFile, merge, read_records, write_packed
 from qcsurrogate.store.sources import source_files
 from qcsurrogate.store.spec import DataSpec, parse_spec
 from qcsurrogate.store.yaml_model import MAXIMUM_YAML_BYTES, dump_yaml
@@ -89,19 +84,6 @@ class Header:
     atoms: FreeAtoms
     versions: Mapping[str, str]
     collected: Mapping[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Leftovers:
-    """What an earlier run left behind.
-
-    Attributes:
-        interrupted: keys of the structures that somebody computed when it ended.
-        next_shard: a number that no shard has, nor one that some worker may still write.
-    """
-
-    interrupted: frozenset[str]
-    next_shard: int
 
 
 @dataclass(frozen=True)
@@ -290,7 +272,7 @@ class StoreFolder:
             StoreError: if a manifest is damaged, or a shard has none.
         """
         shards = []
-        for stem in sorted(_stems(self.shards, ".h5")):
+        for stem in sorted(stems_in(self.shards, ".h5")):
             path = self.shards / f"{stem}.h5"
             try:
                 shards.append(self.shard_manifest(path))
@@ -331,13 +313,13 @@ class StoreFolder:
 
     def pending_keys(self, plan: Plan) -> set[str]:
         """Keys of the finished records that wait for their shard."""
-        return {key for key in _stems(self.pending, ".h5") if key in plan.index}
+        return {key for key in stems_in(self.pending, ".h5") if key in plan.index}
 
     def states(self, plan: Plan) -> dict[str, State]:
         """The state of every structure, in planned order."""
         states: dict[str, State] = dict.fromkeys(plan.keys, "waiting")
-        failed = _stems(self.errors, ".json")
-        running = _stems(self.running) if is_locked(self.lock_file) else set()
+        failed = stems_in(self.errors, ".json")
+        running = stems_in(self.running) if is_locked(self.lock_file) else set()
         complete = self.pending_keys(plan).union(*(m.keys for m in self.manifests()), self._consolidated_keys(plan))
         found: tuple[tuple[State, set[str]], ...] = (("error", failed), ("running", running), ("complete", complete))
         for state, keys in found:
@@ -366,7 +348,7 @@ class StoreFolder:
 
     def marked(self) -> set[str]:
         """Keys of the structures that are marked as running, by whomever."""
-        return _stems(self.running)
+        return stems_in(self.running)
 
     def write_failure(self, key: str, cause: Cause, message: str, limit: int = 1) -> bool:
         """Record that a structure failed once more; returns whether it is now put aside.
@@ -379,7 +361,7 @@ class StoreFolder:
 
     def tried_before(self) -> set[str]:
         """Keys of the structures that failed, and are to be tried again."""
-        return _stems(self.attempts, ".json")
+        return stems_in(self.attempts, ".json")
 
     def forgive(self, key: str) -> None:
         """Let a structure that was put aside be tried again."""
@@ -406,114 +388,8 @@ class StoreFolder:
                 failures.append(read_failure(path, plan.structures.name(plan.index[key])))
         return failures
 
-    def write_shard(
-        self,
-        keys: Iterable[str],
-        plan: Plan,
-        spec: DataSpec,
-        number: int | None = None,
-        wanted: Callable[[], bool] = lambda: True,
-    ) -> Path | None:
-        """Move pending records into a shard of their own.
 
-        The shard is complete before the single files go, so a crash leaves at worst
-        records that are there twice; :meth:`clean` removes the singles on the next
-        start, and the same call again finds the shard and does the rest.
-
-        Args:
-            keys: of pending records.
-            plan: a plan that has them.
-            spec: the store's spec.
-            number: of the shard; by default the next one.
-            wanted: asked right before the shard appears; nothing happens if it says no.
-
-        Returns:
-            The shard's path, None if it was not wanted any more.
-
-        Raises:
-            StoreError: if a record is damaged or the shard cannot be written.
-        """
-        keys = tuple(keys)
-        path = self.shard_file(self.next_shard_number() if number is None else number)
-        if not self._holds(path, keys):
-            merged = merge([read_records(self.pending_file(key), [key], plan, spec) for key in keys])
-            if not self._write_shard(path, merged, wanted):
-                return None
-        for key in keys:
-            remove_quietly(self.pending_file(key))
-        return path
-
-    def _holds(self, path: Path, keys: tuple[str, ...]) -> bool:
-        """Whether a shard is there already, sound, with exactly these records."""
-        if not path.is_file():
-            return False
-        shard = self.shard_manifest(path)
-        return shard.keys == keys and sha256(read_limited(path, MAXIMUM_FILE_BYTES)) == shard.digest
-
-    def _write_shard(self, path: Path, records: RecordFile, wanted: Callable[[], bool]) -> bool:
-        building = temporary_for(path)
-        digest = write_packed(building, records)
-        if not wanted():
-            remove_quietly(building)
-            return False
-        manifest = {"keys": list(records.keys), "sha256": digest, "versions": installed_versions(PACKAGES)}
-        write_atomically(path.with_suffix(".json"), sealed_json(manifest))
-        move_into_place(building, path)
-        return True
-
-    def clean(self) -> Leftovers:
-        """Sweep away what a process that died left behind; only under the lock.
-
-        Unfinished files go, batches and marks of an earlier run go, and single records
-        that are in a shard already.  Workers that outlived that run see their batch gone,
-        and stop.
-
-        Raises:
-            StoreError: if a shard is damaged, or something cannot be removed.
-        """
-        for folder in (self.path, *self.folders):
-            for name in _names(folder):
-                if name.endswith(TEMPORARY_SUFFIX):
-                    remove_quietly(folder / name)
-        given_out = [number for name in _names(self.batches) if (number := _shard_number(name)) is not None]
-        for name in _names(self.batches):
-            remove_quietly(self.batches / name)
-        interrupted = self.marked()
-        for key in interrupted:
-            self.unmark_running(key)
-        sweep_leftovers(self.path)
-        self.drop_doubles()
-        shutil.rmtree(self.scratch, ignore_errors=True)
-        make_folder(self.scratch)
-        return Leftovers(frozenset(interrupted), max([self.next_shard_number(), *(n + 1 for n in given_out)]))
-
-    def drop_doubles(self) -> None:
-        """Remove single records that are in a shard already.
-
-        Raises:
-            StoreError: if such a shard is damaged.
-        """
-        pending = _stems(self.pending, ".h5")
-        for shard in self.manifests() if pending else ():
-            twice = pending.intersection(shard.keys)
-            if twice and sha256(read_limited(shard.path, MAXIMUM_FILE_BYTES)) != shard.digest:
-                raise damaged(shard.path, "its SHA-256 is not the one in its manifest")
-            for key in twice:
-                remove_quietly(self.pending_file(key))
-
-    def next_shard_number(self) -> int:
-        """A number that no shard has had."""
-        numbers = [number for name in _names(self.shards) if (number := _shard_number(name)) is not None]
-        return max(numbers, default=-1) + 1
-
-
-def _shard_number(name: str) -> int | None:
-    """The number in the name of a shard, or of the batch from which a worker makes it."""
-    match = re.match(r"shard_(\d{1,9})\b", name)
-    return int(match[1]) if match else None
-
-
-def _names(folder: Path) -> list[str]:
+def names_in(folder: Path) -> list[str]:
     """Names in a folder; one listing, however many there are."""
     try:
         with os.scandir(folder) as entries:
@@ -522,8 +398,8 @@ def _names(folder: Path) -> list[str]:
         return []
 
 
-def _stems(folder: Path, suffix: str = "", prefix: str = "") -> set[str]:
-    return {name.removesuffix(suffix) for name in _names(folder) if name.endswith(suffix) and name.startswith(prefix)}
+def stems_in(folder: Path, suffix: str = "", prefix: str = "") -> set[str]:
+    return {name.removesuffix(suffix) for name in names_in(folder) if name.endswith(suffix) and name.startswith(prefix)}
 
 
 def source_digest(spec: DataSpec) -> str | None:

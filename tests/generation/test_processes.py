@@ -154,7 +154,9 @@ def test_control_c_says_little_and_leaves_a_store_to_go_on_with(tmp_path: Path, 
     assert process.process.returncode == 1, stderr
     assert stdout == ""
     assert stderr.splitlines()[-1] == "interrupted"
-    assert all(line.startswith(("planning", "structures:", "hydrogens:", "interrupted")) for line in stderr.splitlines()), stderr
+    assert all(
+        line.startswith(("planning", "structures:", "hydrogens:", "interrupted")) for line in stderr.splitlines()
+    ), stderr
     kept = Store.open(out).verify()
     assert 5 <= kept < 150
     stdout, stderr = start(count=150, workers=2).end()

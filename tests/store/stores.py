@@ -14,6 +14,7 @@ from qcsurrogate.store.folder import StoreFolder
 from qcsurrogate.store.plan import make_plan
 from qcsurrogate.store.shards import write_records
 from qcsurrogate.store.spec import DataSpec
+from qcsurrogate.store.upkeep import write_shard
 from tests.store import fakes
 
 _free_atoms = lru_cache(free_atoms)
@@ -53,5 +54,5 @@ def make_store(
         write_records(folder.pending_file(key), [(key, record(computed))], plan, spec)
     finished = keys[: len(keys) - pending]
     for start in range(0, len(finished), spec.shard_size):
-        folder.write_shard(finished[start : start + spec.shard_size], plan, spec)
+        write_shard(folder, finished[start : start + spec.shard_size], plan, spec)
     return folder

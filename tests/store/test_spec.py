@@ -185,7 +185,7 @@ def test_hostile_yaml_is_refused(text: str) -> None:
 
 
 def test_files_that_cannot_be_specs(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match=r"cannot find the spec '.*nothing\.yaml'; expected a YAML file or one of butane"):
+    with pytest.raises(SpecError, match=r"cannot find the spec '.*nothing\.yaml'; expected a YAML file or one of"):
         load_spec(tmp_path / "nothing.yaml")
     with pytest.raises(SpecError, match=r"cannot find the spec 'water_termal'.*did you mean 'water_thermal'"):
         load_spec("water_termal")

@@ -29,6 +29,7 @@ from qcsurrogate.store.shards import (
     write_records,
 )
 from qcsurrogate.store.store import Store
+from qcsurrogate.store.upkeep import write_shard
 from qcsurrogate.versions import installed_versions
 from tests.store import fakes
 
@@ -149,7 +150,7 @@ def test_a_store_in_the_making_can_be_read(client: Client, tmp_path: Path) -> No
         store.read(waiting)
     # another process moves the pending records into a shard while the store is open
     pending = [p.stem for p in folder.pending.glob("*.h5")]
-    folder.write_shard(pending, store.plan, store.spec)
+    write_shard(folder, pending, store.plan, store.spec)
     assert_same_record(store.read(pending[0]), computed(store, pending[0]), {"hamiltonian"})
 
 
@@ -205,7 +206,7 @@ def test_a_crash_at_any_point_loses_nothing(
     folder = StoreFolder(path)
     singles = Path(shutil.copytree(folder.pending, tmp_path / "singles"))
     header = folder.read_header()
-    folder.write_shard([p.stem for p in folder.pending.glob("*.h5")], header.plan, spec)
+    write_shard(folder, [p.stem for p in folder.pending.glob("*.h5")], header.plan, spec)
     crash(folder, singles)
 
     assert Store.open(path).counts()["complete"] == 9

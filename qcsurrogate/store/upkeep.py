@@ -1,0 +1,156 @@
+"""Upkeep of a store's folder: records gathered into shards, and what a crash left swept away.
+
+Only the process that holds the store's lock, and the workers it gave batches to, do this.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from qcsurrogate.store.catalog import sweep_leftovers
+from qcsurrogate.store.files import (
+    TEMPORARY_SUFFIX,
+    make_folder,
+    move_into_place,
+    read_limited,
+    remove_quietly,
+    sealed_json,
+    sha256,
+    temporary_for,
+    write_atomically,
+)
+from qcsurrogate.store.folder import PACKAGES, StoreFolder, names_in, stems_in
+from qcsurrogate.store.hdf5 import MAXIMUM_FILE_BYTES, damaged
+from qcsurrogate.store.plan import Plan
+from qcsurrogate.store.shards import RecordFile, merge, read_records, write_packed
+from qcsurrogate.store.spec import DataSpec
+from qcsurrogate.versions import installed_versions
+
+
+@dataclass(frozen=True)
+class Leftovers:
+    """What an earlier run left behind.
+
+    Attributes:
+        interrupted: keys of the structures that somebody computed when it ended.
+        next_shard: a number that no shard has, nor one that some worker may still write.
+    """
+
+    interrupted: frozenset[str]
+    next_shard: int
+
+
+def write_shard(
+    folder: StoreFolder,
+    keys: Iterable[str],
+    plan: Plan,
+    spec: DataSpec,
+    number: int | None = None,
+    wanted: Callable[[], bool] = lambda: True,
+) -> Path | None:
+    """Move pending records into a shard of their own.
+
+    The shard is complete before the single files go, so a crash leaves at worst
+    records that are there twice; :meth:`clean` removes the singles on the next
+    start, and the same call again finds the shard and does the rest.
+
+    Args:
+        keys: of pending records.
+        plan: a plan that has them.
+        spec: the store's spec.
+        number: of the shard; by default the next one.
+        wanted: asked right before the shard appears; nothing happens if it says no.
+
+    Returns:
+        The shard's path, None if it was not wanted any more.
+
+    Raises:
+        StoreError: if a record is damaged or the shard cannot be written.
+    """
+    keys = tuple(keys)
+    path = folder.shard_file(next_shard_number(folder) if number is None else number)
+    if not _holds(folder, path, keys):
+        merged = merge([read_records(folder.pending_file(key), [key], plan, spec) for key in keys])
+        if not _write_shard(path, merged, wanted):
+            return None
+    for key in keys:
+        remove_quietly(folder.pending_file(key))
+    return path
+
+
+def _holds(folder: StoreFolder, path: Path, keys: tuple[str, ...]) -> bool:
+    """Whether a shard is there already, sound, with exactly these records."""
+    if not path.is_file():
+        return False
+    shard = folder.shard_manifest(path)
+    return shard.keys == keys and sha256(read_limited(path, MAXIMUM_FILE_BYTES)) == shard.digest
+
+
+def _write_shard(path: Path, records: RecordFile, wanted: Callable[[], bool]) -> bool:
+    building = temporary_for(path)
+    digest = write_packed(building, records)
+    if not wanted():
+        remove_quietly(building)
+        return False
+    manifest = {"keys": list(records.keys), "sha256": digest, "versions": installed_versions(PACKAGES)}
+    write_atomically(path.with_suffix(".json"), sealed_json(manifest))
+    move_into_place(building, path)
+    return True
+
+
+def clean(folder: StoreFolder) -> Leftovers:
+    """Sweep away what a process that died left behind; only under the lock.
+
+    Unfinished files go, batches and marks of an earlier run go, and single records
+    that are in a shard already.  Workers that outlived that run see their batch gone,
+    and stop.
+
+    Raises:
+        StoreError: if a shard is damaged, or something cannot be removed.
+    """
+    for place in (folder.path, *folder.folders):
+        for name in names_in(place):
+            if name.endswith(TEMPORARY_SUFFIX):
+                remove_quietly(place / name)
+    given_out = [number for name in names_in(folder.batches) if (number := _shard_number(name)) is not None]
+    for name in names_in(folder.batches):
+        remove_quietly(folder.batches / name)
+    interrupted = folder.marked()
+    for key in interrupted:
+        folder.unmark_running(key)
+    sweep_leftovers(folder.path)
+    drop_doubles(folder)
+    shutil.rmtree(folder.scratch, ignore_errors=True)
+    make_folder(folder.scratch)
+    return Leftovers(frozenset(interrupted), max([next_shard_number(folder), *(n + 1 for n in given_out)]))
+
+
+def drop_doubles(folder: StoreFolder) -> None:
+    """Remove single records that are in a shard already.
+
+    Raises:
+        StoreError: if such a shard is damaged.
+    """
+    pending = stems_in(folder.pending, ".h5")
+    for shard in folder.manifests() if pending else ():
+        twice = pending.intersection(shard.keys)
+        if twice and sha256(read_limited(shard.path, MAXIMUM_FILE_BYTES)) != shard.digest:
+            raise damaged(shard.path, "its SHA-256 is not the one in its manifest")
+        for key in twice:
+            remove_quietly(folder.pending_file(key))
+
+
+def next_shard_number(folder: StoreFolder) -> int:
+    """A number that no shard has had."""
+    numbers = [number for name in names_in(folder.shards) if (number := _shard_number(name)) is not None]
+    return max(numbers, default=-1) + 1
+
+
+def _shard_number(name: str) -> int | None:
+    """The number in the name of a shard, or of the batch from which a worker makes it."""
+    match = re.match(r"shard_(\d{1,9})\b", name)
+    return int(match[1]) if match else None
