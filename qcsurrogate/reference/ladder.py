@@ -208,11 +208,12 @@ def search(calculation: Calculation, before: Sequence[Attempt] = ()) -> list[Att
     Args:
         calculation: the molecule.
         before: what :func:`climb` tried; its first attempt was a cold start of the first step.
+            Nothing else of it is used, so that what is tried here does not depend on it.
     """
     cold = list(before[:1]) or [attempt(calculation, 0)]
     cold += [attempt(calculation, step) for step in range(1, len(LADDER))]
     others = [attempt(calculation, 0, guess) for guess in _guesses(calculation)]
-    stuck = _distinct([a for a in [*before, *cold, *others] if not a.converged and a.density_matrix.size])
+    stuck = _distinct([a for a in [*cold, *others] if not a.converged and a.density_matrix.size])
     seeded = [attempt(calculation, SECOND_ORDER, a.density_matrix) for a in stuck[:_MOST_SEEDS]]
     return [*cold[len(before[:1]) :], *others, *seeded]
 
