@@ -232,7 +232,7 @@ class TestFiles:
     def test_missing_and_unknown_files(self, tmp_path: Path) -> None:
         with pytest.raises(StructureError, match="cannot find the structure file"):
             read_structures(tmp_path / "absent.xyz")
-        with pytest.raises(StructureError, match="cannot read the folder .* holds no xyz, extxyz or sdf file"):
+        with pytest.raises(StructureError, match=r"cannot read the folder .* holds no xyz, extxyz or sdf file"):
             read_structures(tmp_path)
         (tmp_path / "a.pdb").write_text("")
         with pytest.raises(StructureError, match=r"expected the ending .xyz, .extxyz, .npz, .*, got '.pdb'"):

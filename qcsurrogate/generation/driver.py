@@ -92,6 +92,7 @@ class Driver:
 
         Raises:
             StoreError: if a worker cannot write.
+            SpecError: if a worker can compute nothing, for example for lack of a GPU.
             ClusterError: if the scheduler is lost, or workers cannot be kept up.
         """
         client = connection.client

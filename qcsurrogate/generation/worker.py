@@ -18,7 +18,7 @@ from typing import Literal, Protocol
 
 from distributed import get_worker
 
-from qcsurrogate.errors import StoreError
+from qcsurrogate.errors import SpecError, StoreError
 from qcsurrogate.generation.guard import Resources, guarded
 from qcsurrogate.reference.atoms import FreeAtoms
 from qcsurrogate.reference.record import ReferenceRecord
@@ -94,6 +94,7 @@ def compute_batch(orders: Orders, name: str) -> list[Outcome]:
 
     Raises:
         StoreError: if the store cannot be read or written.
+        SpecError: if no structure can be computed here, for example for lack of a GPU.
     """
     folder = StoreFolder(Path(orders.path))
     file = folder.batches / f"{name}.h5"
@@ -176,7 +177,7 @@ class _Work:
             write_records(folder.pending_file(key), [(key, record)], self.plan, self.spec)
             folder.forget_failures(key)
             return Outcome(key, "complete", time.perf_counter() - start)
-        except StoreError:
+        except (StoreError, SpecError):  # trouble of the disk or of the whole run, not of this structure
             raise
         except Exception as error:
             if isinstance(error, OSError) and is_disk_trouble(error):

@@ -116,6 +116,13 @@ def test_an_attempt_of_an_earlier_run_counts(client: Client, tmp_path: Path) -> 
     assert (tmp_path / "log").read_text().splitlines() == ["hydrogen_3"]
 
 
+def test_what_no_structure_can_get_past_stops_the_run(client: Client, tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="failed on purpose"):
+        run(tmp_path / "store", client, fakes.Failing("SpecError", "hydrogen_3", str(tmp_path / "log")))
+    assert Store.open(tmp_path / "store").counts()["error"] == 0
+    assert not list((tmp_path / "store" / "running").iterdir())
+
+
 def test_retry_by_cause_and_by_name(client: Client, tmp_path: Path) -> None:
     out = tmp_path / "store"
     run(out, client, fakes.Failing("ConvergenceError", "hydrogen_3", str(tmp_path / "log")))
