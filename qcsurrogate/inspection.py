@@ -19,6 +19,7 @@ from qcsurrogate.store.failures import FailureGroup, checked_cause, group_failur
 from qcsurrogate.store.files import exclusive_lock, is_locked
 from qcsurrogate.store.folder import StoreFolder
 from qcsurrogate.store.journal import read_journal
+from qcsurrogate.store.raw import RAW_SUFFIX
 from qcsurrogate.store.spec import SPLIT_NAMES
 from qcsurrogate.store.store import Store
 
@@ -122,7 +123,7 @@ def inspect(path: str | Path) -> dict[str, Any]:
         return _store(path)
     if path.is_dir() and (path / MODEL_FILE_NAME).is_file():
         return _model(path / MODEL_FILE_NAME)
-    if path.is_file() and path.suffix == ".h5":
+    if path.is_file() and path.suffix in (".h5", RAW_SUFFIX):
         return _shard(path)
     if path.is_file() and path.suffix == ".safetensors":
         return _model(path)

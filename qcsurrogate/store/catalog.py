@@ -36,7 +36,7 @@ CONSOLIDATED: Final = "consolidated"
 
 _LEFTOVERS_NAME = "leftovers.json"
 _LEFTOVER = re.compile(
-    r"shards/shard_\d+\.(h5|json)|pending/[0-9a-f]{32}\.h5"
+    r"shards/shard_\d+\.(h5|json)|pending/[0-9a-f]{32}\.record"
     r"|consolidated/(part_\d+_\d+\.(h5|json)|index_\d+\.h5)",
     re.ASCII,
 )

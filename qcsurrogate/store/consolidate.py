@@ -41,6 +41,7 @@ from qcsurrogate.store.files import (
 from qcsurrogate.store.folder import Header, StoreFolder
 from qcsurrogate.store.plan import Plan
 from qcsurrogate.store.progress import Progress
+from qcsurrogate.store.raw import RAW_SUFFIX
 from qcsurrogate.store.shards import RecordFile, array_description, expected_arrays, frame_arrays, stored_fields
 from qcsurrogate.store.spec import DataSpec
 from qcsurrogate.store.store import Store
@@ -309,7 +310,7 @@ def made_with_of(folder: StoreFolder, header: Header) -> tuple[MadeWith, ...]:
 
 def _superfluous(folder: StoreFolder, old: Catalog | None, plan: Plan) -> list[str]:
     names = [f"shards/{shard.path.with_suffix(end).name}" for shard in folder.manifests() for end in (".h5", ".json")]
-    names += [f"pending/{key}.h5" for key in sorted(folder.pending_keys(plan))]
+    names += [f"pending/{folder.pending_file(key).name}" for key in sorted(folder.pending_keys(plan))]
     if old is not None:
         for part in old.parts:
             names += [f"consolidated/{Path(part.name).with_suffix(end)}" for end in (".h5", ".json")]
@@ -324,8 +325,8 @@ def _require_records(store: Store, keys: Sequence[str]) -> None:
 
 def _record_bytes(folder: StoreFolder) -> int:
     """Bytes of all files of records."""
-    files = (p for where in (folder.shards, folder.pending, folder.consolidated) for p in where.glob("*.h5"))
-    return sum(path.stat().st_size for path in files)
+    places = (folder.shards, folder.pending, folder.consolidated)
+    return sum(p.stat().st_size for place in places for p in place.iterdir() if p.suffix in (".h5", RAW_SUFFIX))
 
 
 def _result(path: Path, catalog: Catalog, before: int) -> Consolidation:

@@ -7,7 +7,7 @@
     plan.h5              the structures, their keys and their parts of the split
     shards/*.h5, *.json  finished records, many to a file, each with its manifest
     consolidated/        a finished store in few large files, see :mod:`qcsurrogate.store.catalog`
-    pending/<key>.h5     a finished record that waits for its shard
+    pending/<key>.record a finished record that waits for its shard
     errors/<key>.json    a structure that was put aside: cause, message, attempts
     attempts/<key>.json  a structure that failed, and is to be tried again
     running/<key>        a structure that some worker computes now
@@ -53,6 +53,7 @@ from qcsurrogate.store.files import (
 )
 from qcsurrogate.store.hdf5 import damaged
 from qcsurrogate.store.plan import Plan, read_plan, write_plan
+from qcsurrogate.store.raw import RAW_SUFFIX
 from qcsurrogate.store.sources import source_files
 from qcsurrogate.store.spec import DataSpec, parse_spec
 from qcsurrogate.store.yaml_model import MAXIMUM_YAML_BYTES, dump_yaml
@@ -151,7 +152,7 @@ class StoreFolder:
         return self.shards, self.consolidated, *work
 
     def pending_file(self, key: str) -> Path:
-        return self.pending / f"{key}.h5"
+        return self.pending / f"{key}{RAW_SUFFIX}"
 
     def error_file(self, key: str) -> Path:
         return self.errors / f"{key}.json"
@@ -313,7 +314,7 @@ class StoreFolder:
 
     def pending_keys(self, plan: Plan) -> set[str]:
         """Keys of the finished records that wait for their shard."""
-        return {key for key in stems_in(self.pending, ".h5") if key in plan.index}
+        return {key for key in stems_in(self.pending, RAW_SUFFIX) if key in plan.index}
 
     def states(self, plan: Plan) -> dict[str, State]:
         """The state of every structure, in planned order."""

@@ -20,6 +20,7 @@ from qcsurrogate.errors import RecordError
 from qcsurrogate.reference.record import FIELDS, OPEN_SHELL_FIELDS, Field, FieldShape, ReferenceRecord
 from qcsurrogate.store.hdf5 import Expected, StoredArray, damaged, read_arrays, write_arrays
 from qcsurrogate.store.plan import KEY_TYPE, Plan
+from qcsurrogate.store.raw import RAW_SUFFIX, read_raw, write_raw
 from qcsurrogate.store.spec import DataSpec
 
 SYMMETRY_TOLERANCE = 1e-9
@@ -125,7 +126,7 @@ def _lower(n: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 
 def write_records(path: Path, records: Sequence[tuple[str, ReferenceRecord]], plan: Plan, spec: DataSpec) -> str:
-    """Write records to one file, verify it, move it into place.
+    """Write records to one file, verify it, move it into place: HDF5, or raw if its name ends so.
 
     Args:
         path: the file.
@@ -154,7 +155,8 @@ def write_packed(path: Path, file: RecordFile) -> str:
         StoreError: if the file cannot be written.
     """
     meaning = {name: (e.units, array_description(name, file.fields)) for name, e in expected_arrays(file).items()}
-    return write_arrays(path, {name: StoredArray(file.arrays[name], *meaning[name]) for name in meaning})
+    write = write_raw if path.suffix == RAW_SUFFIX else write_arrays
+    return write(path, {name: StoredArray(file.arrays[name], *meaning[name]) for name in meaning})
 
 
 def merge(files: Sequence[RecordFile]) -> RecordFile:
@@ -175,7 +177,9 @@ def read_records(path: Path, keys: Sequence[str], plan: Plan, spec: DataSpec, di
     if unknown or not keys or len(set(keys)) != len(keys):
         raise damaged(path, f"it is said to hold the records {unknown[:3] or list(keys)[:3]}, which are not planned")
     empty = RecordFile(plan, stored_fields(spec), tuple(keys), {})
-    arrays: dict[str, NDArray[Any]] = {**read_arrays(path, expected_arrays(empty), digest)}
+    expected = expected_arrays(empty)
+    raw = path.suffix == RAW_SUFFIX
+    arrays: dict[str, NDArray[Any]] = {**(read_raw(path, expected) if raw else read_arrays(path, expected, digest))}
     for name, value in frame_arrays(empty.keys, plan, empty.fields).items():
         if not np.array_equal(arrays[name], value):
             raise damaged(path, f"'{name}' is not what the plan says")

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from qcsurrogate.reference.record import ReferenceRecord
 from qcsurrogate.store.hdf5 import ArrayFile, damaged
 from qcsurrogate.store.plan import Plan
+from qcsurrogate.store.raw import RAW_SUFFIX, RawArrays
 from qcsurrogate.store.shards import (
     DIMENSION,
     RecordFile,
@@ -39,7 +40,9 @@ class RecordSlices:
         """
         empty = RecordFile(plan, stored_fields(spec), keys, {})
         self.path, self.plan, self.fields, self.keys = path, plan, empty.fields, keys
-        self._file = ArrayFile.open(path, expected_arrays(empty))
+        expected = expected_arrays(empty)
+        raw = path.suffix == RAW_SUFFIX
+        self._file = RawArrays(path, expected) if raw else ArrayFile.open(path, expected)
         self._frame = frame_arrays(keys, plan, empty.fields)
         self._row = {key: row for row, key in enumerate(keys)}
 

@@ -26,6 +26,7 @@ from qcsurrogate.store.files import (
 from qcsurrogate.store.folder import PACKAGES, StoreFolder, names_in, stems_in
 from qcsurrogate.store.hdf5 import MAXIMUM_FILE_BYTES, damaged
 from qcsurrogate.store.plan import Plan
+from qcsurrogate.store.raw import RAW_SUFFIX
 from qcsurrogate.store.shards import RecordFile, merge, read_records, write_packed
 from qcsurrogate.store.spec import DataSpec
 from qcsurrogate.versions import installed_versions
@@ -135,7 +136,7 @@ def drop_doubles(folder: StoreFolder) -> None:
     Raises:
         StoreError: if such a shard is damaged.
     """
-    pending = stems_in(folder.pending, ".h5")
+    pending = stems_in(folder.pending, RAW_SUFFIX)
     for shard in folder.manifests() if pending else ():
         twice = pending.intersection(shard.keys)
         if twice and sha256(read_limited(shard.path, MAXIMUM_FILE_BYTES)) != shard.digest:

@@ -22,6 +22,7 @@ from qcsurrogate.store.catalog import Catalog
 from qcsurrogate.store.files import TEMPORARY_SUFFIX, is_locked
 from qcsurrogate.store.folder import PACKAGES, Header, StoreFolder
 from qcsurrogate.store.progress import Progress
+from qcsurrogate.store.raw import RAW_SUFFIX
 from qcsurrogate.store.slices import RecordSlices
 from qcsurrogate.store.store import check_digest
 from qcsurrogate.versions import installed_versions
@@ -188,7 +189,7 @@ def _sources(folder: StoreFolder, header: Header, result: Verification) -> Itera
             result.report(path, "manifest", error)
         else:
             yield _Source(path, shard.keys, shard.digest)
-    for path in sorted(folder.pending.glob("*.h5")):
+    for path in sorted(folder.pending.glob(f"*{RAW_SUFFIX}")):
         yield _Source(path, (path.stem,), None)
 
 

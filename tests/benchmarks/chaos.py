@@ -231,7 +231,7 @@ def differences(store: Path, quiet: Path) -> list[str]:
         problems.append(f"structures neither complete nor put aside: {counts}")
     problems += [f"{f.name} was put aside without a cause" for f in found.failures() if f.cause == "unexpected"]
     listed = [key for shard in found.folder.manifests() for key in shard.keys]
-    singles = [path.stem for path in found.folder.pending.glob("*.h5")]
+    singles = [path.stem for path in found.folder.pending.glob("*.record")]
     twice = [key for key, n in Counter(listed + singles).items() if n > 1]
     if twice:
         problems.append(f"{len(twice)} records are there more than once")

@@ -50,7 +50,7 @@ MEMORY_BYTES = 512 * 2**20
 FILES = {
     "shard": "shards/shards/shard_00000.h5",
     "shard manifest": "shards/shards/shard_00000.json",
-    "single record": "shards/pending/*.h5",
+    "single record": "shards/pending/*.record",
     "consolidated file": "large/consolidated/part_001_00000.h5",
     "catalog": "large/consolidated/catalog.json",
     "index": "large/consolidated/index_001.h5",
@@ -90,7 +90,7 @@ def contents(path: Path, *, digests: bool) -> str:
             add(*(record.value(field) for field in _fields(store)))
     else:
         files = [(m.path, m.keys) for m in store.folder.manifests()]
-        files += [(p, (p.stem,)) for p in sorted(store.folder.pending.glob("*.h5"))]
+        files += [(p, (p.stem,)) for p in sorted(store.folder.pending.glob("*.record"))]
         records = {}
         for file, keys in files:
             packed = read_records(file, keys, store.plan, store.spec)

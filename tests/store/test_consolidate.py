@@ -359,7 +359,7 @@ def test_keys_of_a_file(mixed: Path, store_copy: Path) -> None:
     files = consolidate(store_copy, max_bytes=4000, quiet=True).files
     for path in (mixed, store_copy):
         store = Store.open(path)
-        found = [key for file in path.rglob("*.h5") for key in store.keys_in(file)]
+        found = [key for file in [*path.rglob("*.h5"), *path.rglob("*.record")] for key in store.keys_in(file)]
         assert sorted(found) == sorted(store.keys())
         assert store.keys_in(path / "plan.h5") == []
     assert inspect(files[1])["records"]["count"] == len(Store.open(store_copy).keys_in(files[1]))

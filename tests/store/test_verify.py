@@ -68,9 +68,9 @@ def test_every_problem_is_named(store_copy: Path) -> None:
     data[len(data) // 2] ^= 1
     shards[0].write_bytes(data)
     shards[1].with_suffix(".json").write_text("{")
-    single = next(folder.pending.glob("*.h5"))
+    single = next(folder.pending.glob("*.record"))
     single.write_bytes(single.read_bytes()[:-3])
-    (folder.pending / f"{'a' * 32}.h5").write_bytes(b"")
+    (folder.pending / f"{'a' * 32}.record").write_bytes(b"")
     (folder.shards / "shard_00009.h5.123.tmp").write_bytes(b"half")
 
     result = verify(store_copy, quiet=True)

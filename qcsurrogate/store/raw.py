@@ -1,0 +1,89 @@
+"""A finished record on its way into a shard: raw numbers behind their SHA-256.
+
+Single records live for minutes and are written by the thousand, where HDF5 takes longer
+for its own books than for the numbers.  What a file must hold follows from the plan, so
+it says nothing about itself: a mark, the digest of what follows, and the arrays in the
+order in which they are expected, little-endian.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcsurrogate.errors import StoreError
+from qcsurrogate.store.files import move_into_place, read_limited, remove_quietly, temporary_for, write_durably
+from qcsurrogate.store.hdf5 import Expected, StoredArray, damaged
+
+RAW_SUFFIX = ".record"
+
+_MARK = b"qcrecord"
+_DIGEST_BYTES = 32
+
+
+class RawArrays:
+    """The arrays of such a file, with the ways of :class:`qcsurrogate.store.hdf5.ArrayFile`."""
+
+    def __init__(self, path: Path, expected: Mapping[str, Expected]) -> None:
+        """Read the file.
+
+        Raises:
+            StoreError: as :func:`read_raw`.
+        """
+        self._arrays = read_raw(path, expected)
+
+    def read(self, name: str, start: int = 0, stop: int | None = None) -> NDArray[np.generic]:
+        """Rows ``start`` to ``stop`` of an array."""
+        return self._arrays[name][start:stop].copy()
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def write_raw(path: Path, arrays: Mapping[str, StoredArray]) -> str:
+    """Write arrays, verify the file, move it into place; returns the digest of its contents.
+
+    Raises:
+        StoreError: if it cannot be written, or does not read back equal.
+    """
+    payload = b"".join(np.ascontiguousarray(array.values).tobytes() for array in arrays.values())
+    digest = hashlib.sha256(payload)
+    image = _MARK + digest.digest() + payload
+    temporary = temporary_for(path)
+    try:
+        write_durably(temporary, image)
+        if read_limited(temporary, len(image)) != image:
+            raise StoreError(f"'{temporary}' does not read back as written; check the disk, start again")
+        move_into_place(temporary, path)
+    except BaseException:
+        remove_quietly(temporary)
+        raise
+    return digest.hexdigest()
+
+
+def read_raw(path: Path, expected: Mapping[str, Expected]) -> dict[str, NDArray[np.generic]]:
+    """Read arrays whose dtypes and shapes are known.
+
+    Raises:
+        StoreError: if the file is missing, damaged or holds something else.
+    """
+    shapes = {name: tuple(n or 0 for n in array.shape) for name, array in expected.items()}
+    sizes = {name: math.prod(shapes[name]) * array.dtype.itemsize for name, array in expected.items()}
+    start = len(_MARK) + _DIGEST_BYTES
+    n_bytes = start + sum(sizes.values())
+    image = read_limited(path, n_bytes)
+    if len(image) != n_bytes or not image.startswith(_MARK):
+        raise damaged(path, f"it has {len(image)} bytes; expected {n_bytes} of a record")
+    if hashlib.sha256(image[start:]).digest() != image[len(_MARK) : start]:
+        raise damaged(path, "its SHA-256 is not the one that it says: it was truncated or altered")
+    arrays: dict[str, NDArray[np.generic]] = {}
+    for name, array in expected.items():
+        count = math.prod(shapes[name])
+        arrays[name] = np.frombuffer(image, array.dtype, count, start).reshape(shapes[name]).copy()
+        start += sizes[name]
+    return arrays
