@@ -21,7 +21,7 @@ LONGEST_BATCH_SECONDS: Final = 180.0
 MOST_STRUCTURES: Final = 1000
 """Of one batch: what a batch costs in messages and memory stays small, however cheap its structures are."""
 
-_BATCHES_PER_SLOT: Final = 6
+_BATCHES_PER_SLOT: Final = 4
 _CAUTIOUS_SECONDS: Final = 20.0
 _PRIOR_MEAN: Final = np.array([math.log(1.0), 0.85])
 _PRIOR_DEVIATION: Final = np.array([2.0, 0.25])
