@@ -86,8 +86,11 @@ class Memory:
         self._thread.start()
 
     def _look(self) -> None:
-        while not self._stop.wait(1.0):
-            self.values.append(self._process.memory_info().rss / MIB)
+        while not self._stop.wait(1.0) and self._process.is_running():
+            try:
+                self.values.append(self._process.memory_info().rss / MIB)
+            except psutil.NoSuchProcess:
+                return
 
     def end(self) -> dict[str, float]:
         """At a tenth of the run, at its end, at most; MiB."""
