@@ -214,4 +214,6 @@ def _connection(
             if trouble is None:
                 raise
             raise cannot_write(Path(trouble.filename or folder.scratch), trouble) from error
+        if connection.dashboard is not None:
+            log(f"dashboard: {connection.dashboard}")
         yield connection
