@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -13,8 +12,6 @@ from scipy.spatial.transform import Rotation
 from qcsurrogate.basis import BasisSet
 from qcsurrogate.conventions import block_diagonal_wigner, inverse_order
 from qcsurrogate.models.base import SurrogateModel
-from qcsurrogate.models.density import DensityModel
-from qcsurrogate.models.hamiltonian import HamiltonianModel
 from qcsurrogate.models.statistics import Standardisation
 from qcsurrogate.structures import Structure
 
@@ -66,13 +63,14 @@ def assert_equivariant(
 ) -> None:
     """Check a model in float64 under every symmetry of a molecule.
 
-    Proper and improper rotation, translation, permutation of the atoms, batching; and,
-    of a Hamiltonian, exact symmetry; of a density, the exact number of electrons.
+    Proper and improper rotation, translation, permutation of the atoms, batching; and what
+    the model itself says of its predictions (``check_prediction``): of a Hamiltonian, exact
+    symmetry; of a density, the exact number of electrons.
 
     Raises:
         AssertionError: naming the symmetry, the structure and the largest deviation.
     """
-    predict, basis, transform = _view(model)
+    predict, basis = model.predict_arrays, model.output_basis
     together = predict(structures)
     rng = np.random.default_rng(seed)
     for structure, batched in zip(structures, together, strict=True):
@@ -94,34 +92,19 @@ def assert_equivariant(
         for improper in (False, True):
             rotation = random_rotation(seed, improper=improper)
             turned = predict([structure.moved(structure.positions @ rotation.T)])[0]
-            expected = transform(alone, orbital_rotation(basis, numbers, rotation))
+            expected = alone if basis is None else _turned(alone, orbital_rotation(basis, numbers, rotation))
             compare("improper rotation" if improper else "rotation", turned, expected)
         compare("translation", predict([structure.moved(structure.positions + rng.normal(size=3))])[0], alone)
         order = rng.permutation(len(structure))
         permuted = Structure(numbers[order], structure.positions[order], structure.charge, structure.spin)
-        index = function_permutation(basis, numbers, order)
-        expected = alone[np.ix_(index, index)] if alone.ndim == 2 else alone[index]
+        expected = alone if basis is None else _permuted(alone, function_permutation(basis, numbers, order))
         compare("permutation of atoms", predict([permuted])[0], expected)
-        _check_kind(model, structure, alone)
+        model.check_prediction(structure, alone)
 
 
-def _check_kind(model: SurrogateModel, structure: Structure, prediction: Array) -> None:
-    if isinstance(model, HamiltonianModel):
-        if not np.array_equal(prediction, prediction.T):
-            raise AssertionError(f"hamiltonian of {structure.label} is not exactly symmetric")
-    elif isinstance(model, DensityModel):
-        charges = np.concatenate([model.functions[str(z)].charges.numpy() for z in structure.atomic_numbers])  # type: ignore[operator]
-        surplus = float(charges @ prediction) + structure.charge
-        if not abs(surplus) <= 1e-8:
-            raise AssertionError(f"density of {structure.label} holds {surplus:+.1e} electrons too many")
+def _turned(array: Array, rotation: Array) -> Array:
+    return np.asarray(rotation @ array @ rotation.T if array.ndim == 2 else rotation @ array)
 
 
-def _view(
-    model: SurrogateModel,
-) -> tuple[Callable[[Sequence[Structure]], list[Array]], BasisSet, Callable[[Array, Array], Any]]:
-    """How to predict with a model, in which basis, and how its prediction turns with D(R)."""
-    if isinstance(model, HamiltonianModel):
-        return model.delta_matrices, model.orbital_basis, lambda matrix, d: d @ matrix @ d.T
-    if isinstance(model, DensityModel):
-        return model.coefficients, model.density_basis, lambda coefficients, d: d @ coefficients
-    raise TypeError(f"no symmetry is known for a model of kind '{model.kind}'")
+def _permuted(array: Array, index: NDArray[np.int64]) -> Array:
+    return array[np.ix_(index, index)] if array.ndim == 2 else array[index]

@@ -52,12 +52,9 @@ def test_an_unknown_kind_is_refused(tiny_store, tmp_path):
 
 
 def test_a_new_element_in_validation_is_refused(tiny_store, tmp_path, monkeypatch):
-    elements = pipeline.DensityDataset.elements.fget
-
-    def without_oxygen(data):
-        return elements(data) if len(data) < 4 else (1,)  # 4 train, 2 validate
-
-    monkeypatch.setattr(pipeline.DensityDataset, "elements", property(without_oxygen))
+    elements = pipeline._elements
+    without = {"train": {8}, "validation": set()}
+    monkeypatch.setattr(pipeline, "_elements", lambda store, split: elements(store, split) - without[split])
     with pytest.raises(TrainingError, match=r"the validation set of .* holds O, which the training set lacks"):
         pipeline.train_surrogate("density", tiny_store, tmp_path / "run", quiet=True)
 

@@ -21,6 +21,7 @@ from qcsurrogate.cli.arguments import (
     short,
 )
 from qcsurrogate.errors import QCSurrogateError, SpecError
+from qcsurrogate.registry import quantity_names
 
 if TYPE_CHECKING:
     from qcsurrogate.prediction.results import Prediction
@@ -34,7 +35,7 @@ def add_train(commands: Commands) -> None:
         "qcsurrogate train hamiltonian water --out runs/water --set training.steps=8000",
         run=_train,
     )
-    parser.add_argument("kind", choices=["density", "hamiltonian"], help="what the model predicts")
+    parser.add_argument("kind", choices=quantity_names(), help="what the model predicts")
     parser.add_argument("store", metavar="DIR", help="folder of the store")
     parser.add_argument("--out", required=True, metavar="RUN", help="folder of the run; an existing one is continued")
     parser.add_argument("--config", metavar="YAML", help="file with the sections model and training")
@@ -104,7 +105,7 @@ def add_schema(commands: Commands) -> None:
         "of",
         nargs="?",
         default="spec",
-        choices=["spec", "hamiltonian", "density"],
+        choices=["spec", *quantity_names()],
         help="a data spec (default), or the configuration of training that kind of model",
     )
 

@@ -13,7 +13,7 @@ from qcsurrogate.compare.showcase import Showcase
 from qcsurrogate.compare.subjects import Curve
 from qcsurrogate.compare.tables import five
 from qcsurrogate.compare.text import duration, number
-from qcsurrogate.units import MICROHARTREE_PER_HARTREE
+from qcsurrogate.registry import find_quantity
 
 WORST = 8
 """How many of the worst molecules are named."""
@@ -25,9 +25,10 @@ def worst(comparison: Comparison) -> Section | None:
     """The molecules that a model does worst on, by name."""
     tables = []
     for model in comparison.models:
-        ranking = ("hamiltonian_mae",) if model.kind == "hamiltonian" else ("density_nmae", "dipole_error")
         measured = comparison.metrics[model.label]
-        ranked = next(name for name in ranking if name in measured)
+        ranked = next((name for name in find_quantity(model.kind).ranking if name in measured), None)
+        if ranked is None:
+            continue
         others = ("gap_error", "density_nmae", "density_nmae_network", "dipole_error")
         columns = [FIGURE[name] for name in dict.fromkeys((ranked, *others)) if name in measured]
         molecules = [m for m in comparison.molecules if ranked in m.values.get(model.label, {})]
@@ -58,8 +59,9 @@ def training(comparison: Comparison, showcase: Showcase) -> Section | None:
         curves = showcase.curves.get(model.label, ())
         loss = [c for c in curves if c.name == "train_loss"]
         validation = [c for c in curves if c.name != "train_loss"]
-        if model.kind == "hamiltonian":  # all in Hartree: they belong into one picture
-            shown += _curves(model, [c.scaled(MICROHARTREE_PER_HARTREE) for c in validation], "validation error (µEh)")
+        unit, factor = find_quantity(model.kind).validation_unit
+        if unit:  # of one unit: they belong into one picture
+            shown += _curves(model, [c.scaled(factor) for c in validation], f"validation error ({unit})")
         else:
             shown += [p for c in validation for p in _curves(model, [c], f"validation {_spoken(c.name)}")]
         shown += _curves(model, loss, "training loss")

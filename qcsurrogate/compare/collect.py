@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcsurrogate.compare.breakdown import BlockErrors, PairKind
-from qcsurrogate.compare.figures import FIGURES
-from qcsurrogate.compare.measure import PredictedOrbitals, Reference, Values
+from qcsurrogate.compare.figures import FIGURE
+from qcsurrogate.compare.measure import Parity, Reference, Values
 from qcsurrogate.compare.metrics import rank_correlation
 from qcsurrogate.compare.schema import (
     Breakdown,
@@ -30,25 +30,6 @@ Array = NDArray[np.float64]
 
 
 @dataclass
-class Parity:
-    """Reference and predicted orbital energies, Hartree, of one model; lists over molecules."""
-
-    occupied_reference: list[Array] = field(default_factory=list)
-    occupied_predicted: list[Array] = field(default_factory=list)
-    gap_reference: list[float] = field(default_factory=list)
-    gap_predicted: list[float] = field(default_factory=list)
-
-    def add(self, orbitals: PredictedOrbitals, reference: Reference) -> None:
-        """Add one molecule; a gap only where there is an empty orbital."""
-        n, (energies, _) = reference.n_occupied, reference.orbitals
-        self.occupied_reference.append(energies[:n])
-        self.occupied_predicted.append(orbitals.energies[:n])
-        if n < len(energies):
-            self.gap_reference.append(float(energies[n] - energies[n - 1]))
-            self.gap_predicted.append(float(orbitals.energies[n] - orbitals.energies[n - 1]))
-
-
-@dataclass
 class Collection:
     """What was measured so far.
 
@@ -56,7 +37,7 @@ class Collection:
         structures: of all compared molecules, by key, in order.
         references: reference figures of each molecule.
         values: values[label][key][figure].
-        blocks, parities: of each Hamiltonian model.
+        blocks, parities: of each model whose judge gathers them.
         scf: one entry per molecule of the SCF part.
         failures: what could not be measured.
     """
@@ -65,7 +46,7 @@ class Collection:
     references: dict[str, dict[str, float]] = field(default_factory=dict)
     values: dict[str, dict[str, Values]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(dict)))
     blocks: dict[str, BlockErrors] = field(default_factory=dict)
-    parities: dict[str, Parity] = field(default_factory=lambda: defaultdict(Parity))
+    parities: dict[str, Parity] = field(default_factory=dict)
     scf: list[ScfComparison] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
 
@@ -89,7 +70,7 @@ class Collection:
         result: dict[str, dict[str, FigureSummary]] = {}
         for label, molecules in self.values.items():
             result[label] = {}
-            for figure in FIGURES:
+            for figure in FIGURE.values():
                 numbers = [values[figure.name] for values in molecules.values() if figure.name in values]
                 if numbers:
                     summary = summarise(numbers, figure.unit)

@@ -6,9 +6,11 @@ otherwise there is one value per molecule, and the summary runs over molecules.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from qcsurrogate.errors import SpecError
 from qcsurrogate.units import DEBYE_PER_ATOMIC_UNIT, MICROHARTREE_PER_HARTREE, MILLIELECTRONVOLT_PER_HARTREE
 
 
@@ -224,4 +226,16 @@ FIGURES: Final[tuple[Figure, ...]] = (
     ),
 )
 
-FIGURE: Final = {figure.name: figure for figure in FIGURES}
+FIGURE: Final[dict[str, Figure]] = {figure.name: figure for figure in FIGURES}
+"""All known figures by name, in the order of the report."""
+
+
+def define(figures: Iterable[Figure]) -> None:
+    """Make the figures of a quantity known to tables and summaries.
+
+    Raises:
+        SpecError: if a name has another definition already.
+    """
+    for figure in figures:
+        if FIGURE.setdefault(figure.name, figure) != figure:
+            raise SpecError(f"the figure '{figure.name}' is defined already; give yours another name")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -129,6 +129,25 @@ class PredictedOrbitals:
     def of(cls, hamiltonian: Array, reference: Reference) -> PredictedOrbitals:
         energies, coefficients = solve_orbitals(hamiltonian, reference.record.overlap)
         return cls(energies, coefficients, closed_shell_density_matrix(coefficients, reference.n_occupied))
+
+
+@dataclass
+class Parity:
+    """Reference and predicted orbital energies, Hartree, of one model; lists over molecules."""
+
+    occupied_reference: list[Array] = field(default_factory=list)
+    occupied_predicted: list[Array] = field(default_factory=list)
+    gap_reference: list[float] = field(default_factory=list)
+    gap_predicted: list[float] = field(default_factory=list)
+
+    def add(self, orbitals: PredictedOrbitals, reference: Reference) -> None:
+        """Add one molecule; a gap only where there is an empty orbital."""
+        n, (energies, _) = reference.n_occupied, reference.orbitals
+        self.occupied_reference.append(energies[:n])
+        self.occupied_predicted.append(orbitals.energies[:n])
+        if n < len(energies):
+            self.gap_reference.append(float(energies[n] - energies[n - 1]))
+            self.gap_predicted.append(float(orbitals.energies[n] - orbitals.energies[n - 1]))
 
 
 def hamiltonian_values(hamiltonian: Array, orbitals: PredictedOrbitals, reference: Reference) -> Values:

@@ -11,6 +11,7 @@ from qcsurrogate.compare.page import Section
 from qcsurrogate.compare.schema import Comparison
 from qcsurrogate.compare.showcase import Showcase
 from qcsurrogate.compare.text import duration
+from qcsurrogate.registry import find_quantity
 
 _TEMPLATE = "report.html.j2"
 
@@ -47,9 +48,7 @@ def _warnings(comparison: Comparison) -> list[str]:
 def _sections(comparison: Comparison, showcase: Showcase) -> list[Section]:
     found: list[Section | None] = []
     for model in comparison.models:
-        if model.kind == "hamiltonian":
-            found.append(sections.orbitals(comparison, showcase, model.label))
-            found.append(sections.hamiltonian(comparison, showcase, model.label))
+        found += find_quantity(model.kind).sections(comparison, showcase, model.label)
     found.append(sections.density(comparison, showcase))
     found += [sections.saving(comparison, label) for label in comparison.saving]
     found += [sections.trust(comparison, label) for label in comparison.trust]

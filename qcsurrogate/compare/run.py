@@ -200,7 +200,7 @@ def _model_description(subject: Subject, store: Store) -> ModelDescription:
     surrogate = subject.surrogate
     return ModelDescription(
         label=subject.label,
-        kind="hamiltonian" if surrogate.kind == "hamiltonian" else "density",
+        kind=surrogate.kind,
         path=str(subject.path),
         sha256=subject.sha256,
         elements=_symbols(set(surrogate.elements)),

@@ -94,7 +94,7 @@ class ModelDescription(_Frozen):
     """One compared model file."""
 
     label: str
-    kind: Literal["hamiltonian", "density"]
+    kind: str
     path: str
     sha256: str
     elements: list[str]

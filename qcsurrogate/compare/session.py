@@ -7,31 +7,20 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from qcsurrogate.compare.breakdown import BlockErrors
 from qcsurrogate.compare.collect import Collection, name_of
-from qcsurrogate.compare.densities import GaussianDensity
-from qcsurrogate.compare.measure import (
-    PredictedOrbitals,
-    Reference,
-    energy_values,
-    fitted_density_grid_values,
-    fitted_density_values,
-    hamiltonian_values,
-    orbital_density_values,
-    scf_values,
-)
+from qcsurrogate.compare.figures import define
+from qcsurrogate.compare.judge import finite
+from qcsurrogate.compare.measure import Reference, energy_values, scf_values
 from qcsurrogate.compare.progress import progress
 from qcsurrogate.compare.scf import ScfRun, run_scf
 from qcsurrogate.compare.schema import ScfComparison, ScfCounts
 from qcsurrogate.compare.subjects import Subject
 from qcsurrogate.errors import DomainError, QCSurrogateError
-from qcsurrogate.prediction.results import DensityPrediction, HamiltonianPrediction
-from qcsurrogate.prediction.surrogate import HamiltonianSurrogate
+from qcsurrogate.prediction.results import Prediction
 from qcsurrogate.reference.record import ReferenceRecord
+from qcsurrogate.registry import find_quantity
 from qcsurrogate.store.store import Store
 from qcsurrogate.structures import Structure
-
-AnyPrediction = HamiltonianPrediction | DensityPrediction
 
 _BATCH = 32
 _FAILURES = (QCSurrogateError, ArithmeticError, ValueError, RuntimeError)
@@ -45,15 +34,20 @@ class Session:
         self, subjects: Sequence[Subject], store: Store, collection: Collection, *, threads: int, quiet: bool
     ) -> None:
         self._subjects = subjects
-        self._hamiltonians = [s for s in subjects if isinstance(s.surrogate, HamiltonianSurrogate)]
+        self.judges = {s.label: find_quantity(s.surrogate.kind).judge(s.surrogate) for s in subjects}
+        self._starters = [s for s in subjects if self.judges[s.label].starts_scf]
         self._store = store
         self._collection = collection
         self._threads = threads
         self._quiet = quiet
         elements = {int(z) for s in collection.structures.values() for z in s.atomic_numbers}
         self._density_basis = store.spec.method.density_basis(elements)
-        for subject in self._hamiltonians:
-            collection.blocks[subject.label] = BlockErrors(subject.surrogate.orbital_basis)
+        for label, judge in self.judges.items():
+            define(judge.figures)
+            if judge.blocks is not None:
+                collection.blocks[label] = judge.blocks
+            if judge.parity is not None:
+                collection.parities[label] = judge.parity
 
     def reference(self, key: str) -> Reference:
         """The reference of one molecule, read from the store."""
@@ -78,7 +72,8 @@ class Session:
             self._collection.add_reference(key, reference)
             for label, prediction in predictions.items():
                 try:
-                    self._measure(label, key, prediction, reference, key in on_grid)
+                    measured = self.judges[label].measure(prediction, reference, on_grid=key in on_grid)
+                    self._collection.values[label][key] |= measured
                 except _FAILURES as error:
                     self._collection.fail(key, label, "comparison", error)
         for subject in self._subjects:
@@ -89,7 +84,7 @@ class Session:
                     f"molecules; the first one, '{first.name}', failed with: {first.message}"
                 )
 
-    def _predicted(self, keys: Sequence[str]) -> Iterator[tuple[str, Reference, dict[str, AnyPrediction]]]:
+    def _predicted(self, keys: Sequence[str]) -> Iterator[tuple[str, Reference, dict[str, Prediction]]]:
         """Molecules with their predictions by label, a batch at a time; failed predictions are left out."""
         for start in range(0, len(keys), _BATCH):
             batch = keys[start : start + _BATCH]
@@ -98,20 +93,18 @@ class Session:
             for key, record in zip(batch, records, strict=True):
                 yield key, self._reference(record), {label: p[key] for label, p in predicted.items() if key in p}
 
-    def _predict(
-        self, subject: Subject, keys: Sequence[str], structures: Sequence[Structure]
-    ) -> dict[str, AnyPrediction]:
+    def _predict(self, subject: Subject, keys: Sequence[str], structures: Sequence[Structure]) -> dict[str, Prediction]:
         try:
-            predictions: list[AnyPrediction] = list(_as_list(subject.surrogate.predict(list(structures))))
+            predictions: list[Prediction] = list(_as_list(subject.surrogate.predict(list(structures))))
             return dict(zip(keys, predictions, strict=True))
         except _FAILURES:
             return self._predict_singly(subject, keys, structures)
 
     def _predict_singly(
         self, subject: Subject, keys: Sequence[str], structures: Sequence[Structure]
-    ) -> dict[str, AnyPrediction]:
+    ) -> dict[str, Prediction]:
         """Find out which molecules of a failed batch are to blame."""
-        predictions: dict[str, AnyPrediction] = {}
+        predictions: dict[str, Prediction] = {}
         for key, structure in zip(keys, structures, strict=True):
             try:
                 predictions[key] = _as_list(subject.surrogate.predict([structure]))[0]
@@ -119,25 +112,9 @@ class Session:
                 self._collection.fail(key, subject.label, "prediction", error)
         return predictions
 
-    def _measure(self, label: str, key: str, prediction: AnyPrediction, reference: Reference, on_grid: bool) -> None:
-        values = self._collection.values[label][key]
-        if isinstance(prediction, HamiltonianPrediction):
-            hamiltonian = _finite(prediction.hamiltonian, "Hamiltonian")
-            orbitals = PredictedOrbitals.of(hamiltonian, reference)
-            values |= hamiltonian_values(hamiltonian, orbitals, reference)
-            self._collection.blocks[label].add(reference.structure, hamiltonian, reference.record.hamiltonian)
-            self._collection.parities[label].add(orbitals, reference)
-            if on_grid:
-                values |= orbital_density_values(orbitals, reference)
-        else:
-            density = fitted_density(prediction)
-            values |= fitted_density_values(density, reference)
-            if on_grid:
-                values |= fitted_density_grid_values(density, reference)
-
     def run_scfs(self, keys: Sequence[str]) -> None:
-        """Run SCFs from minao and from every Hamiltonian model; a failing molecule is only noted."""
-        if not self._hamiltonians or not keys:
+        """Run SCFs from minao and from every model that has a density matrix; a failing molecule is only noted."""
+        if not self._starters or not keys:
             return
         self._warm_up(keys[0])
         numbered = list(enumerate(keys))
@@ -154,7 +131,7 @@ class Session:
         structure = self._collection.structures[key]
         try:
             run_scf(structure, self._store.spec.method, threads=self._threads)
-            for subject in self._hamiltonians:
+            for subject in self._starters:
                 subject.surrogate.predict(structure)
         except _FAILURES as error:
             self._collection.fail(key, "", "warm-up", error)
@@ -163,15 +140,15 @@ class Session:
         minao = self._run(reference) if minao_first else None
         surrogates: dict[str, ScfRun] = {}
         times: dict[str, float] = {}
-        for subject in self._hamiltonians:
+        for subject in self._starters:
             start = time.perf_counter()
             prediction = subject.surrogate.predict(reference.structure)
-            if not isinstance(prediction, HamiltonianPrediction):
-                raise TypeError(f"expected one Hamiltonian, got {type(prediction).__name__}")
-            density_matrix = _finite(prediction.density_matrix, "density matrix")
+            density_matrix = finite(prediction.density_matrix, "density matrix")
             times[subject.label] = time.perf_counter() - start
             surrogates[subject.label] = self._run(reference, density_matrix)
-            orbitals = PredictedOrbitals.of(prediction.hamiltonian, reference)
+            orbitals = self.judges[subject.label].orbitals(prediction, reference)
+            if orbitals is None:
+                raise TypeError(f"the judge of {subject.label} starts SCFs, but gives no orbitals")
             values = self._collection.values[subject.label][key]
             values |= {"prediction_time": times[subject.label]} | energy_values(orbitals, reference, self._threads)
         minao = minao or self._run(reference)
@@ -200,23 +177,7 @@ class Session:
                 self._collection.fail(key, label, "SCF", f"not converged from {' and from '.join(starts)}")
 
 
-def fitted_density(prediction: DensityPrediction) -> GaussianDensity:
-    """The density that a density model predicts."""
-    return GaussianDensity.from_fit(
-        prediction.structure,
-        prediction.density_basis,
-        _finite(prediction.density_coefficients, "density coefficients"),
-        prediction.atoms,
-    )
-
-
-def _as_list(predictions: object) -> list[AnyPrediction]:
+def _as_list(predictions: object) -> list[Prediction]:
     if not isinstance(predictions, list):
         raise TypeError(f"expected a list of predictions, got {type(predictions).__name__}")
     return predictions
-
-
-def _finite(array: np.ndarray, what: str) -> np.ndarray:
-    if not np.isfinite(array).all():
-        raise ArithmeticError(f"the predicted {what} is not finite")
-    return array

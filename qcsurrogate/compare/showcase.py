@@ -9,12 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcsurrogate.compare.breakdown import BlockErrors
-from qcsurrogate.compare.collect import Collection, Parity, name_of
-from qcsurrogate.compare.densities import ElectronDensity, GaussianDensity, OrbitalDensity
-from qcsurrogate.compare.measure import PredictedOrbitals, Reference
-from qcsurrogate.compare.session import Session, fitted_density
+from qcsurrogate.compare.collect import Collection, name_of
+from qcsurrogate.compare.densities import ElectronDensity, GaussianDensity
+from qcsurrogate.compare.measure import Parity
+from qcsurrogate.compare.session import Session
 from qcsurrogate.compare.subjects import Curve, Subject
-from qcsurrogate.prediction.results import DensityPrediction, HamiltonianPrediction
 from qcsurrogate.structures import Structure
 
 Array = NDArray[np.float64]
@@ -112,15 +111,15 @@ def choose_showcase(subjects: Sequence[Subject], collection: Collection, session
     levels = {}
     for subject in subjects:
         key = _median_key(collection, subject.label, "hamiltonian_mae")
-        if key is not None:
-            levels[subject.label] = _levels(subject, key, session.reference(key))
+        if key is not None and session.judges[subject.label].starts_scf:
+            levels[subject.label] = _levels(subject, session, key)
     keys = [_median_key(collection, s.label, "density_nmae") for s in sorted(subjects, key=lambda s: s.surrogate.kind)]
     shown = next((key for key in keys if key is not None), None)
     return Showcase(
         parities=dict(collection.parities),
         blocks=collection.blocks,
         levels=levels,
-        plane=None if shown is None else _plane(subjects, shown, session.reference(shown), collection),
+        plane=None if shown is None else _plane(subjects, shown, session, collection),
         curves={s.label: s.curves for s in subjects if s.curves},
     )
 
@@ -131,11 +130,11 @@ def _median_key(collection: Collection, label: str, figure: str) -> str | None:
     return found[len(found) // 2][1] if found else None
 
 
-def _levels(subject: Subject, key: str, reference: Reference) -> Levels:
-    prediction = subject.surrogate.predict(reference.structure)
-    if not isinstance(prediction, HamiltonianPrediction):
-        raise TypeError(f"expected one Hamiltonian, got {type(prediction).__name__}")
-    orbitals = PredictedOrbitals.of(prediction.hamiltonian, reference)
+def _levels(subject: Subject, session: Session, key: str) -> Levels:
+    reference = session.reference(key)
+    orbitals = session.judges[subject.label].orbitals(subject.surrogate.predict(reference.structure), reference)
+    if orbitals is None:
+        raise TypeError(f"the judge of {subject.label} starts SCFs, but gives no orbitals")
     return Levels(
         name=name_of(reference.structure, key),
         n_occupied=reference.n_occupied,
@@ -144,7 +143,8 @@ def _levels(subject: Subject, key: str, reference: Reference) -> Levels:
     )
 
 
-def _plane(subjects: Sequence[Subject], key: str, reference: Reference, collection: Collection) -> PlaneDensities:
+def _plane(subjects: Sequence[Subject], key: str, session: Session, collection: Collection) -> PlaneDensities:
+    reference = session.reference(key)
     plane = Plane.of(reference.structure)
     points = plane.points()
     kohn_sham = reference.density.on_points(points)
@@ -152,12 +152,9 @@ def _plane(subjects: Sequence[Subject], key: str, reference: Reference, collecti
     for subject in subjects:
         if "density_nmae" not in collection.values[subject.label][key]:
             continue
-        prediction = subject.surrogate.predict(reference.structure)
-        if isinstance(prediction, DensityPrediction):
-            densities[subject.label] = fitted_density(prediction)
-        elif isinstance(prediction, HamiltonianPrediction):
-            orbitals = PredictedOrbitals.of(prediction.hamiltonian, reference)
-            densities[subject.label] = OrbitalDensity(reference.mol, orbitals.density_matrix)
+        density = session.judges[subject.label].density(subject.surrogate.predict(reference.structure), reference)
+        if density is not None:
+            densities[subject.label] = density
     if reference.fitted_density is not None and any(isinstance(d, GaussianDensity) for d in densities.values()):
         densities[FIT] = reference.fitted_density
     shape = (PLANE_POINTS, PLANE_POINTS)

@@ -7,21 +7,21 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from ase.data import chemical_symbols
 
 from qcsurrogate.basis import same_functions
 from qcsurrogate.errors import DomainError, ModelFileError, SpecError
-from qcsurrogate.prediction.surrogate import MODEL_FILE_NAME, DensitySurrogate, HamiltonianSurrogate, load
+from qcsurrogate.prediction.surrogate import MODEL_FILE_NAME, Surrogate, load
 from qcsurrogate.reference.atoms import free_atoms_to_dict
 from qcsurrogate.reference.settings import EvenTempered, Method
+from qcsurrogate.registry import find_quantity
 from qcsurrogate.store.store import Store
 from qcsurrogate.structures import Structure
 
 CURVE_FILE_NAME = "metrics.csv"
 """What a training run writes beside its model."""
-
-AnySurrogate = HamiltonianSurrogate | DensitySurrogate
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Subject:
     """
 
     label: str
-    surrogate: AnySurrogate
+    surrogate: Surrogate[Any]
     path: Path
     sha256: str = ""
     curves: tuple[Curve, ...] = ()
@@ -135,7 +135,7 @@ def check_domain(subject: Subject, store: Store, structures: Sequence[Structure]
     """Refuse a model that stands for another method, or for other elements, than the store holds.
 
     Raises:
-        DomainError: if functional, orbital basis, auxiliary basis (density models), charge,
+        DomainError: if functional, orbital basis, what else the quantity depends on, charge,
             spin or elements do not match.
     """
     surrogate, theirs = subject.surrogate, store.spec.method
@@ -148,10 +148,7 @@ def check_domain(subject: Subject, store: Store, structures: Sequence[Structure]
         different.append(f"functional {ours.xc} against {theirs.xc}")
     if not same_functions(surrogate.orbital_basis.restricted_to(elements), theirs.orbital_basis(elements)):
         different.append(f"basis {ours.basis} against {theirs.basis}")
-    if isinstance(surrogate, DensitySurrogate) and not same_functions(
-        surrogate.density_basis.restricted_to(elements), theirs.density_basis(elements)
-    ):
-        different.append(f"auxiliary basis {auxiliary_name(ours)} against {auxiliary_name(theirs)}")
+    different += find_quantity(surrogate.kind).judge(surrogate).mismatches(store, elements)
     if different:
         raise DomainError(
             f"the {subject.label} model '{subject.path}' and the store '{store.path}' do not match: "

@@ -18,29 +18,13 @@ from tqdm import tqdm
 
 from qcsurrogate.basis import BasisSet
 from qcsurrogate.data.blocks import BlockLayouts, cut_blocks, to_bond_frame
-from qcsurrogate.data.graphs import Graph, PairKind, build_graph, collate
+from qcsurrogate.data.graphs import Graph, GraphSettings, PairKind, collate
 from qcsurrogate.errors import StoreError
 from qcsurrogate.reference.density_fit import atom_orthonormal_transform, charges
 from qcsurrogate.reference.record import ReferenceRecord
 from qcsurrogate.store.spec import SplitName
 from qcsurrogate.store.store import Store
 from qcsurrogate.structures import Structure
-
-
-@dataclass(frozen=True)
-class GraphSettings:
-    """What a model needs to know of a molecule: see :func:`..graphs.build_graph`."""
-
-    l_max: int
-    message_cutoff: float
-    pair_cutoff: float | None = None
-
-    def graph(self, structure: Structure, dtype: torch.dtype = torch.float64) -> Graph:
-        """The graph of one structure."""
-        graph = build_graph(
-            structure, l_max=self.l_max, message_cutoff=self.message_cutoff, pair_cutoff=self.pair_cutoff
-        )
-        return graph.to(dtype=dtype)
 
 
 @dataclass(frozen=True)
@@ -134,11 +118,10 @@ class _InMemory:
         samples: Sequence[_Sample],
         keys: Sequence[str],
         orbital_basis: BasisSet,
-        density_basis: BasisSet | None,
         settings: GraphSettings,
     ) -> None:
         self.samples, self.keys, self.settings = tuple(samples), tuple(keys), settings
-        self.orbital_basis, self.density_basis = orbital_basis, density_basis
+        self.orbital_basis = orbital_basis
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -169,7 +152,9 @@ class _InMemory:
 
 
 class HamiltonianDataset(_InMemory):
-    """H - H0 of the molecules of a store, as irreps in bond frames."""
+    """H - H0 of the molecules of a store, as irreps in bond frames; H itself where ``baseline`` is False."""
+
+    baseline: bool = True
 
     @classmethod
     def from_store(
@@ -181,6 +166,7 @@ class HamiltonianDataset(_InMemory):
         baseline: bool = True,
         dtype: torch.dtype = torch.float32,
         progress: bool = False,
+        elements: Sequence[int] | None = None,
     ) -> HamiltonianDataset:
         """Read every complete record of a split.
 
@@ -191,12 +177,13 @@ class HamiltonianDataset(_InMemory):
             baseline: whether the label is H - H0 (else H itself).
             dtype: of the tensors.
             progress: whether to draw a progress bar.
+            elements: atomic numbers of the bases; those of all planned structures if None.
 
         Raises:
             StoreError: if the split is empty, or the store is unrestricted or holds no baseline.
         """
         _refuse_unrestricted(store)
-        basis = store.spec.method.orbital_basis(_elements(store))
+        basis = store.spec.method.orbital_basis(elements or sorted(store.atoms))
         layouts = BlockLayouts(basis)
         keys = _keys(store, split)
         samples = []
@@ -210,7 +197,9 @@ class HamiltonianDataset(_InMemory):
                     )
                 label = label - record.baseline
             samples.append(_hamiltonian_sample(record, label, layouts, settings, dtype))
-        return cls(samples, keys, basis, None, settings)
+        dataset = cls(samples, keys, basis, settings)
+        dataset.baseline = baseline
+        return dataset
 
     def batch(self, indices: Sequence[int]) -> HamiltonianBatch:
         """The molecules with these indices, in this order."""
@@ -231,6 +220,9 @@ class HamiltonianDataset(_InMemory):
 class DensityDataset(_InMemory):
     """Density coefficients of the molecules of a store, over atom-orthonormal functions."""
 
+    density_basis: BasisSet
+    functions: dict[int, AtomFunctions]
+
     @classmethod
     def from_store(
         cls,
@@ -240,6 +232,7 @@ class DensityDataset(_InMemory):
         *,
         dtype: torch.dtype = torch.float32,
         progress: bool = False,
+        elements: Sequence[int] | None = None,
     ) -> DensityDataset:
         """Read every complete record of a split.
 
@@ -248,7 +241,7 @@ class DensityDataset(_InMemory):
                 coefficients.
         """
         _refuse_unrestricted(store)
-        elements = _elements(store)
+        elements = elements or sorted(store.atoms)
         method = store.spec.method
         basis = method.density_basis(elements)
         functions = atom_functions(basis)
@@ -262,11 +255,9 @@ class DensityDataset(_InMemory):
                     "targets.density_coefficients: true"
                 )
             samples.append(_density_sample(record, basis, inverse, settings, dtype))
-        dataset = cls(samples, keys, method.orbital_basis(elements), basis, settings)
-        dataset.functions = functions
+        dataset = cls(samples, keys, method.orbital_basis(elements), settings)
+        dataset.density_basis, dataset.functions = basis, functions
         return dataset
-
-    functions: dict[int, AtomFunctions]
 
     def batch(self, indices: Sequence[int]) -> DensityBatch:
         """The molecules with these indices, in this order."""
@@ -332,11 +323,6 @@ def _refuse_unrestricted(store: Store) -> None:
             f"store '{store.path}' holds unrestricted Kohn-Sham references (method.spin_treatment); models learn only "
             "from restricted ones so far: train on a store generated with method.spin_treatment: restricted"
         )
-
-
-def _elements(store: Store) -> list[int]:
-    """Elements of the store's free atoms: those of every structure that was planned."""
-    return sorted(store.atoms)
 
 
 def _keys(store: Store, split: SplitName) -> list[str]:

@@ -172,6 +172,22 @@ def _select(edges: EdgeSet, index: Tensor) -> EdgeSet:
     return EdgeSet(edges.target[index], edges.source[index], edges.lengths[index], edges.wigner[index])
 
 
+@dataclass(frozen=True)
+class GraphSettings:
+    """What a model needs to know of a molecule: see :func:`build_graph`."""
+
+    l_max: int
+    message_cutoff: float
+    pair_cutoff: float | None = None
+
+    def graph(self, structure: Structure, dtype: torch.dtype = torch.float64) -> Graph:
+        """The graph of one structure."""
+        graph = build_graph(
+            structure, l_max=self.l_max, message_cutoff=self.message_cutoff, pair_cutoff=self.pair_cutoff
+        )
+        return graph.to(dtype=dtype)
+
+
 def collate(graphs: Sequence[Graph]) -> Graph:
     """One graph of several molecules; pairs stay sorted by kind."""
     atom_starts = _starts(g.n_atoms for g in graphs)

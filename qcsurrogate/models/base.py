@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from qcsurrogate.basis import BasisSet
@@ -38,7 +40,27 @@ class SurrogateModel(nn.Module, ABC):
 
     @abstractmethod
     def description(self) -> dict[str, Any]:
-        """Plain data from which :func:`..build.build_model` makes an equal, untrained model."""
+        """Plain data from which its quantity's ``build_model`` makes an equal, untrained model."""
+
+    @property
+    @abstractmethod
+    def output_basis(self) -> BasisSet | None:
+        """Basis whose functions index :meth:`predict_arrays`; None for scalars and invariant lists."""
+
+    @abstractmethod
+    def predict_arrays(self, structures: Sequence[Structure]) -> list[NDArray[np.float64]]:
+        """What the network adds, one array for each structure, PySCF's order.
+
+        A matrix turns as D M D^T, a vector as D c, with D of :attr:`output_basis`; without a
+        basis it stays as it is.
+        """
+
+    def check_prediction(self, structure: Structure, prediction: NDArray[np.float64]) -> None:
+        """Check what must hold exactly of every array of :meth:`predict_arrays`.
+
+        Raises:
+            AssertionError: naming the structure.
+        """
 
     def preconditioned_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Weight matrices, for an optimiser that preconditions matrices; embeddings and gains are none."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from qcsurrogate.basis import BasisSet
 from qcsurrogate.conventions import inverse_order
-from qcsurrogate.data.graphs import Graph, build_graph, collate
+from qcsurrogate.data.graphs import Graph, GraphSettings, collate
 from qcsurrogate.models.base import SurrogateModel
 from qcsurrogate.models.encoder import Encoder
 from qcsurrogate.models.settings import DensitySettings
@@ -68,10 +68,8 @@ class DensityModel(SurrogateModel):
         super().__init__()
         self.orbital_basis, self.density_basis, self.settings = orbital_basis, density_basis, settings
         self.elements = tuple(sorted(density_basis.elements))
-        l_max = max(2, density_basis.l_max)
-        self.features = FeatureLayout(l_max, l_max - 1)
-        self.message_cutoff = settings.encoder.message_cutoff
-        self.pair_cutoff = None
+        self.graphs = self.graph_settings(density_basis, settings)
+        self.features = FeatureLayout(self.graphs.l_max, self.graphs.l_max - 1)
         self.encoder = Encoder(self.elements, self.features, settings.encoder)
         channels, hidden = settings.encoder.channels, settings.readout_hidden
         self.norm = EquivariantRMSNorm(self.features, channels)
@@ -85,6 +83,24 @@ class DensityModel(SurrogateModel):
             self.heads[str(z)] = DegreeHead(self.features, hidden, [(l, True) for l in element.angular_momenta])
             self.statistics[str(z)] = Standardisation(element.n_functions)
             self.functions[str(z)] = AtomBasis(element.n_functions)
+
+    @staticmethod
+    def graph_settings(density_basis: BasisSet, settings: DensitySettings) -> GraphSettings:
+        """The graphs of a model of this auxiliary basis, in training and in prediction."""
+        return GraphSettings(max(2, density_basis.l_max), settings.encoder.message_cutoff)
+
+    @property
+    def output_basis(self) -> BasisSet:
+        return self.density_basis
+
+    def predict_arrays(self, structures: Sequence[Structure]) -> list[NDArray[np.float64]]:
+        return self.coefficients(structures)
+
+    def check_prediction(self, structure: Structure, prediction: NDArray[np.float64]) -> None:
+        charges = np.concatenate([self._functions(z).charges.cpu().numpy() for z in structure.atomic_numbers.tolist()])
+        surplus = float(charges @ prediction) + structure.charge
+        if not abs(surplus) <= 1e-8:
+            raise AssertionError(f"density of {structure.label} holds {surplus:+.1e} electrons too many")
 
     def _statistics(self, z: int) -> Standardisation:
         return cast(Standardisation, self.statistics[str(z)])
@@ -154,8 +170,7 @@ class DensityModel(SurrogateModel):
         """
         self.check_elements(structures)
         weight = self.encoder.embedding.weight
-        graphs = [build_graph(s, l_max=self.features.l_max, message_cutoff=self.message_cutoff) for s in structures]
-        graph = collate(graphs).to(weight.device, weight.dtype)
+        graph = collate([self.graphs.graph(s) for s in structures]).to(weight.device, weight.dtype)
         parts: dict[int, NDArray[np.float64]] = {}
         for z, prediction in self(graph):
             restored = self._statistics(z).restore(prediction).cpu().numpy()

@@ -29,6 +29,7 @@ from torch.overrides import TorchFunctionMode
 
 from qcsurrogate.errors import ModelFileError, QCSurrogateError, StoreError
 from qcsurrogate.reference.settings import Method
+from qcsurrogate.registry import find_quantity
 from qcsurrogate.store.files import write_atomically
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ _DTYPES: Final = {
 }
 
 Builder = Callable[[str, Mapping[str, Any]], "SurrogateModel"]
-"""``build_model``: from a kind and a description to an untrained network."""
+"""From a kind and a description to an untrained network."""
 
 
 class ModelMetadata(BaseModel):
@@ -157,8 +158,8 @@ def read_model(
     Args:
         path: a file that :func:`write_model` wrote, or anything that claims to be one.
         device: where the network is put.
-        build: makes an untrained network; :func:`qcsurrogate.models.build.build_model`
-            unless given.
+        build: makes an untrained network; that of the quantity
+            (:mod:`qcsurrogate.registry`) unless given.
 
     Returns:
         The network, in evaluation mode and in the precision of the file, and its metadata.
@@ -310,19 +311,20 @@ def _check_integers(path: Path, value: object, where: str = "description") -> No
 
 
 def _build(path: Path, metadata: ModelMetadata, build: Builder | None, budget: int) -> SurrogateModel:
-    if build is None:
-        from qcsurrogate.models.build import build_model
-
-        build = build_model
     try:
+        builder = build or _build_as_registered
         with _bounded_construction(budget):
-            return build(metadata.kind, metadata.description)
+            return builder(metadata.kind, metadata.description)
     except _TooLargeError as error:
         _refuse(path, f"a network that fits {budget} bytes of weights", f"a description of a larger one ({error})")
     except (QCSurrogateError, ArithmeticError, AttributeError, LookupError, MemoryError) as error:
         _refuse_description(path, metadata.kind, error)
     except (RecursionError, RuntimeError, TypeError, ValueError) as error:
         _refuse_description(path, metadata.kind, error)
+
+
+def _build_as_registered(kind: str, description: Mapping[str, Any]) -> SurrogateModel:
+    return find_quantity(kind).build_model(description)
 
 
 def _refuse_description(path: Path, kind: str, error: BaseException) -> NoReturn:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from qcsurrogate.basis import BasisSet
 from qcsurrogate.conventions import inverse_order
 from qcsurrogate.data.blocks import BlockLayout, BlockLayouts, from_bond_frame
-from qcsurrogate.data.graphs import EdgeSet, Graph, PairKind, build_graph, collate
+from qcsurrogate.data.graphs import EdgeSet, Graph, GraphSettings, PairKind, collate
 from qcsurrogate.models.base import SurrogateModel
 from qcsurrogate.models.encoder import Encoder
 from qcsurrogate.models.settings import HamiltonianSettings
@@ -143,13 +143,14 @@ class HamiltonianModel(SurrogateModel):
         self.elements = tuple(sorted(basis.elements))
         self.layouts = BlockLayouts(basis)
         self.features = feature_layout(basis)
-        self.message_cutoff = settings.encoder.message_cutoff
-        self.pair_cutoff = pair_cutoff(basis, settings.overlap_threshold)
+        self.graphs = self.graph_settings(basis, settings)
+        if self.graphs.pair_cutoff is None:
+            raise ValueError("a Hamiltonian model needs pairs")
         kinds = [(a, b) for a in self.elements for b in self.elements if a >= b]
         self.orders = nn.ModuleDict({_name(kind): PairOrder(self.layouts.pair(kind)) for kind in kinds})
         self.encoder = Encoder(self.elements, self.features, settings.encoder)
         orders = {kind: self._order(kind) for kind in kinds}
-        self.pair_readout = PairReadout(self.features, settings, len(self.elements), orders, self.pair_cutoff)
+        self.pair_readout = PairReadout(self.features, settings, len(self.elements), orders, self.graphs.pair_cutoff)
         channels = settings.encoder.channels
         self.atom_norm = EquivariantRMSNorm(self.features, channels)
         self.atom_blocks = nn.ModuleDict()
@@ -163,6 +164,23 @@ class HamiltonianModel(SurrogateModel):
             self.atom_blocks[str(z)] = GatedBlock(self.features, channels, width, width)
             self.atom_heads[str(z)] = DegreeHead(self.features, width, [(c.l, c.natural) for c in layout.channels])
             self.statistics[str(z)] = Standardisation(layout.n_rows)
+
+    @staticmethod
+    def graph_settings(basis: BasisSet, settings: HamiltonianSettings) -> GraphSettings:
+        """The graphs of a model of this basis, in training and in prediction."""
+        reach = pair_cutoff(basis, settings.overlap_threshold)
+        return GraphSettings(feature_layout(basis).l_max, settings.encoder.message_cutoff, reach)
+
+    @property
+    def output_basis(self) -> BasisSet:
+        return self.orbital_basis
+
+    def predict_arrays(self, structures: Sequence[Structure]) -> list[NDArray[np.float64]]:
+        return self.delta_matrices(structures)
+
+    def check_prediction(self, structure: Structure, prediction: NDArray[np.float64]) -> None:
+        if not np.array_equal(prediction, prediction.T):
+            raise AssertionError(f"hamiltonian of {structure.label} is not exactly symmetric")
 
     def _order(self, kind: PairKind) -> PairOrder:
         return cast(PairOrder, self.orders[_name(kind)])
@@ -260,11 +278,7 @@ class HamiltonianModel(SurrogateModel):
         """
         self.check_elements(structures)
         weight = self.encoder.embedding.weight
-        graphs = [
-            build_graph(s, l_max=self.features.l_max, message_cutoff=self.message_cutoff, pair_cutoff=self.pair_cutoff)
-            for s in structures
-        ]
-        exact = collate(graphs)
+        exact = collate([self.graphs.graph(s) for s in structures])
         pairs, atoms = self(exact.to(weight.device, weight.dtype))
         matrices = self._assemble(exact, pairs, atoms)
         numbers = np.split(exact.atomic_numbers.numpy(), np.cumsum(exact.atom_counts)[:-1])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, final, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, final, overload
 
 import numpy as np
 import torch
@@ -19,12 +19,14 @@ from qcsurrogate.prediction.results import DensityPrediction, HamiltonianPredict
 from qcsurrogate.reference.atoms import free_atoms_from_dict
 from qcsurrogate.reference.baseline import baseline_hamiltonian
 from qcsurrogate.reference.settings import Method
+from qcsurrogate.registry import find_quantity
 from qcsurrogate.structures import Structure
 
 if TYPE_CHECKING:
     from ase import Atoms
     from pyscf.gto import Mole
 
+    from qcsurrogate.models.base import SurrogateModel
     from qcsurrogate.models.density import DensityModel
     from qcsurrogate.models.hamiltonian import HamiltonianModel
 
@@ -36,7 +38,7 @@ DEFAULT_BATCH_SIZE = 32
 P = TypeVar("P", bound=Prediction)
 
 
-def load(path: str | Path, device: str = "cpu") -> HamiltonianSurrogate | DensitySurrogate:
+def load(path: str | Path, device: str = "cpu") -> Surrogate[Any]:
     """Open a trained model.
 
     Args:
@@ -56,11 +58,7 @@ def load(path: str | Path, device: str = "cpu") -> HamiltonianSurrogate | Densit
                 "validated at least once, or the path of a model file"
             )
     model, metadata = read_model(path, _device(device))
-    if metadata.kind == "hamiltonian":
-        return HamiltonianSurrogate(cast("HamiltonianModel", model), metadata)
-    if metadata.kind == "density":
-        return DensitySurrogate(cast("DensityModel", model), metadata)
-    raise ModelFileError(f"'{path}' holds a model of kind '{metadata.kind}'; expected 'hamiltonian' or 'density'")
+    return find_quantity(metadata.kind).surrogate(model, metadata)
 
 
 def _device(name: str) -> torch.device:
@@ -76,18 +74,18 @@ def _device(name: str) -> torch.device:
 
 
 class Surrogate(ABC, Generic[P]):
-    """What both kinds of surrogates share.
+    """What the surrogates of all quantities share.
 
     Attributes:
         metadata: everything the model file says: method, provenance, metrics.
-        kind: ``hamiltonian`` or ``density``.
+        kind: name of the quantity.
         method: level of theory that the model stands for.
         elements: atomic numbers it was trained on, ascending.
         orbital_basis: its orbital basis.
         atoms: free-atom densities by atomic number.
     """
 
-    def __init__(self, model: HamiltonianModel | DensityModel, metadata: ModelMetadata) -> None:
+    def __init__(self, model: SurrogateModel, metadata: ModelMetadata) -> None:
         self.metadata = metadata
         self.kind: str = metadata.kind
         self.method: Method = metadata.method

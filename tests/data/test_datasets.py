@@ -15,10 +15,10 @@ from qcsurrogate.basis import BasisSet
 from qcsurrogate.data.blocks import BlockLayouts, from_bond_frame
 from qcsurrogate.data.datasets import DensityDataset, GraphSettings, HamiltonianBatch, HamiltonianDataset
 from qcsurrogate.errors import StoreError
-from qcsurrogate.models.build import new_density_model, new_hamiltonian_model
 from qcsurrogate.models.settings import DensitySettings, EncoderSettings, HamiltonianSettings
 from qcsurrogate.reference.record import ReferenceRecord
 from qcsurrogate.reference.settings import Method
+from qcsurrogate.registry import find_quantity
 from tests.models.test_equivariance import FORMAMIDE, WATER
 from tests.store.fakes import pretend
 
@@ -142,19 +142,18 @@ def test_functions_of_an_atom_are_orthonormal_in_the_coulomb_metric() -> None:
 def test_new_models_take_statistics_from_their_training_set() -> None:
     store: Any = FakeStore()
     data = HamiltonianDataset.from_store(store, "train", GRAPHS, dtype=torch.float64)
-    model = new_hamiltonian_model(HamiltonianSettings(encoder=ENCODER), data, seed=3)
+    model = find_quantity("hamiltonian").new_model(HamiltonianSettings(encoder=ENCODER), data, seed=3)
     assert model.elements == (1, 6, 7, 8)
     assert model.settings.encoder.average_neighbours == pytest.approx(data.average_neighbours, abs=1e-6)
     oxygen = model.statistics["8"]
     rows = model.layouts.atom(8).to_irreps(model.layouts.atom(8).to_blocks(data.rows_of_atoms(8)))
     restored = oxygen.restore(oxygen.standardise(rows))  # type: ignore[operator]
     torch.testing.assert_close(restored, rows)
-    again = new_hamiltonian_model(HamiltonianSettings(encoder=ENCODER), data, seed=3)
+    again = find_quantity("hamiltonian").new_model(HamiltonianSettings(encoder=ENCODER), data, seed=3)
     for name, value in model.state_dict().items():
         assert torch.equal(value, again.state_dict()[name]), name
     densities = DensityDataset.from_store(store, "train", GraphSettings(4, 5.0), dtype=torch.float64)
-    functions = {z: (f.transform, f.charges) for z, f in densities.functions.items()}
-    density = new_density_model(DensitySettings(encoder=ENCODER), densities, functions, seed=3)
+    density = find_quantity("density").new_model(DensitySettings(encoder=ENCODER), densities, seed=3)
     assert density.elements == (1, 6, 7, 8)
 
 

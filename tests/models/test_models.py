@@ -11,9 +11,10 @@ import torch
 from qcsurrogate.basis import orbital_basis
 from qcsurrogate.data.datasets import GraphSettings, HamiltonianBatch
 from qcsurrogate.errors import DomainError, ModelFileError, SpecError
-from qcsurrogate.models.build import build_model, model_settings
+from qcsurrogate.models.build import validated
 from qcsurrogate.models.hamiltonian import HamiltonianModel, pair_cutoff
 from qcsurrogate.models.settings import HamiltonianSettings
+from qcsurrogate.registry import find_quantity
 from qcsurrogate.structures import Structure
 from qcsurrogate.testing import perturb
 from tests.models.test_equivariance import FORMAMIDE, WATER, encoder, model_of
@@ -22,7 +23,7 @@ from tests.models.test_equivariance import FORMAMIDE, WATER, encoder, model_of
 @pytest.mark.parametrize("kind", ["hamiltonian", "density"])
 def test_description_rebuilds_the_same_network(kind: str) -> None:
     model = model_of(kind, "so2")
-    again = build_model(kind, model.description()).double()
+    again = find_quantity(kind).build_model(model.description()).double()
     again.load_state_dict(model.state_dict())
     predict = "delta_matrices" if kind == "hamiltonian" else "coefficients"
     first, second = getattr(model, predict)([WATER])[0], getattr(again, predict)([WATER])[0]
@@ -31,7 +32,7 @@ def test_description_rebuilds_the_same_network(kind: str) -> None:
 
 def test_description_of_another_kind_is_refused() -> None:
     with pytest.raises(ModelFileError, match="the description of a density model cannot be used"):
-        build_model("density", model_of("hamiltonian", "so2").description())
+        find_quantity("density").build_model(model_of("hamiltonian", "so2").description())
 
 
 @pytest.mark.parametrize("kind", ["hamiltonian", "density"])
@@ -74,7 +75,7 @@ def test_errors_are_those_of_the_assembled_matrices() -> None:
     assert isinstance(model, HamiltonianModel)
     other = copy.deepcopy(model)
     perturb(other, seed=5)
-    settings = GraphSettings(model.features.l_max, model.message_cutoff, model.pair_cutoff)
+    settings = model.graphs
     structures = [WATER, FORMAMIDE]
     labels = other.delta_matrices(structures)
     batch = batch_of(model, settings, structures, labels)
@@ -101,7 +102,7 @@ def batch_of(
         )
         samples.append(_hamiltonian_sample(record, label, model.layouts, settings, torch.float64))
     keys = [s.key for s in structures]
-    return HamiltonianDataset(samples, keys, model.orbital_basis, None, settings).batch(range(len(structures)))
+    return HamiltonianDataset(samples, keys, model.orbital_basis, settings).batch(range(len(structures)))
 
 
 def test_pairs_reach_as_far_as_the_overlap() -> None:
@@ -115,9 +116,9 @@ def test_pairs_reach_as_far_as_the_overlap() -> None:
 
 def test_settings_suggest_the_key_that_was_meant() -> None:
     with pytest.raises(SpecError, match=r"unknown key 'model.encoder.chanels'; did you mean 'channels'\?"):
-        model_settings("hamiltonian", {"encoder": {"chanels": 8}})
+        validated(HamiltonianSettings, {"encoder": {"chanels": 8}})
     with pytest.raises(SpecError, match=r"unknown kind of model 'hamiltonan'.*did you mean 'hamiltonian'\?"):
-        model_settings("hamiltonan", {})
+        find_quantity("hamiltonan")
 
 
 def test_statistics_stay_float64_beside_float32_weights() -> None:

@@ -1,0 +1,69 @@
+"""Electron densities as coefficients of atom-centred functions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+
+from qcsurrogate.basis import BasisSet
+from qcsurrogate.data.datasets import DensityDataset
+from qcsurrogate.models.build import readable, validated, with_neighbours
+from qcsurrogate.models.density import DensityModel
+from qcsurrogate.models.files import ModelMetadata
+from qcsurrogate.models.settings import DensitySettings
+from qcsurrogate.prediction.surrogate import DensitySurrogate
+from qcsurrogate.quantities.density.judge import DensityJudge
+from qcsurrogate.registry import Quantity
+from qcsurrogate.store.spec import SplitName
+from qcsurrogate.store.store import Store
+
+
+class Density(Quantity):
+    """The density less that of the free atoms, over atom-orthonormal functions."""
+
+    name: ClassVar[str] = "density"
+    units: ClassVar[Mapping[str, str]] = {"density_coefficients": "e bohr^-1.5", "density": "e bohr^-3"}
+    settings: ClassVar[type[DensitySettings]] = DensitySettings
+    ranking: ClassVar[tuple[str, ...]] = ("density_nmae", "dipole_error")
+
+    def read_labels(
+        self,
+        store: Store,
+        split: SplitName,
+        settings: DensitySettings,
+        *,
+        elements: Sequence[int],
+        dtype: torch.dtype,
+        progress: bool = False,
+    ) -> DensityDataset:
+        graphs = DensityModel.graph_settings(store.spec.method.density_basis(elements), settings)
+        return DensityDataset.from_store(store, split, graphs, dtype=dtype, progress=progress, elements=elements)
+
+    def new_model(self, settings: DensitySettings, labels: DensityDataset, *, seed: int) -> DensityModel:
+        torch.manual_seed(seed)
+        elements = labels.elements
+        model = DensityModel(
+            labels.orbital_basis.restricted_to(elements),
+            labels.density_basis.restricted_to(elements),
+            with_neighbours(settings, labels),
+        )
+        model.fit_statistics({z: labels.rows_of_atoms(z) for z in elements})
+        model.set_functions({z: (labels.functions[z].transform, labels.functions[z].charges) for z in elements})
+        return model
+
+    def build_model(self, description: Mapping[str, Any]) -> DensityModel:
+        with readable(self.name):
+            settings = validated(DensitySettings, description["settings"])
+            orbital, auxiliary = (BasisSet.from_dict(description[f"{name}_basis"]) for name in ("orbital", "density"))
+            return DensityModel(orbital, auxiliary, settings)
+
+    def surrogate(self, model: DensityModel, metadata: ModelMetadata) -> DensitySurrogate:
+        return DensitySurrogate(model, metadata)
+
+    def judge(self, surrogate: DensitySurrogate) -> DensityJudge:
+        return DensityJudge(surrogate)
+
+
+QUANTITY = Density()

@@ -1,0 +1,80 @@
+"""Kohn-Sham Hamiltonians, orbital pair by orbital pair."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+
+from qcsurrogate.basis import BasisSet
+from qcsurrogate.compare import sections
+from qcsurrogate.compare.page import Section
+from qcsurrogate.compare.schema import Comparison
+from qcsurrogate.compare.showcase import Showcase
+from qcsurrogate.data.datasets import HamiltonianDataset
+from qcsurrogate.models.build import readable, validated, with_neighbours
+from qcsurrogate.models.files import ModelMetadata
+from qcsurrogate.models.hamiltonian import HamiltonianModel
+from qcsurrogate.models.settings import HamiltonianSettings
+from qcsurrogate.prediction.surrogate import HamiltonianSurrogate
+from qcsurrogate.quantities.hamiltonian.judge import HamiltonianJudge
+from qcsurrogate.registry import Quantity
+from qcsurrogate.store.spec import SplitName
+from qcsurrogate.store.store import Store
+from qcsurrogate.units import MICROHARTREE_PER_HARTREE
+
+
+class Hamiltonian(Quantity):
+    """H - H0 as irreps in bond frames; orbitals and an SCF start from the whole matrix."""
+
+    name: ClassVar[str] = "hamiltonian"
+    units: ClassVar[Mapping[str, str]] = {"hamiltonian": "hartree"}
+    settings: ClassVar[type[HamiltonianSettings]] = HamiltonianSettings
+    validation_unit: ClassVar[tuple[str, float]] = ("µEh", MICROHARTREE_PER_HARTREE)
+    ranking: ClassVar[tuple[str, ...]] = ("hamiltonian_mae",)
+
+    def read_labels(
+        self,
+        store: Store,
+        split: SplitName,
+        settings: HamiltonianSettings,
+        *,
+        elements: Sequence[int],
+        dtype: torch.dtype,
+        progress: bool = False,
+    ) -> HamiltonianDataset:
+        method = store.spec.method
+        graphs = HamiltonianModel.graph_settings(method.orbital_basis(elements), settings)
+        corrects = method.baseline != "none"
+        return HamiltonianDataset.from_store(
+            store, split, graphs, baseline=corrects, dtype=dtype, progress=progress, elements=elements
+        )
+
+    def new_model(self, settings: HamiltonianSettings, labels: HamiltonianDataset, *, seed: int) -> HamiltonianModel:
+        torch.manual_seed(seed)
+        basis = labels.orbital_basis.restricted_to(labels.elements)
+        model = HamiltonianModel(basis, with_neighbours(settings, labels), baseline=labels.baseline)
+        kinds = [(a, b) for a in model.elements for b in model.elements if a >= b]
+        found = {kind: labels.rows_of_pairs(kind) for kind in kinds}
+        pairs = {kind: rows for kind, rows in found.items() if rows is not None}
+        model.fit_statistics(pairs, {z: labels.rows_of_atoms(z) for z in model.elements})
+        return model
+
+    def build_model(self, description: Mapping[str, Any]) -> HamiltonianModel:
+        with readable(self.name):
+            settings = validated(HamiltonianSettings, description["settings"])
+            basis = BasisSet.from_dict(description["orbital_basis"])
+            return HamiltonianModel(basis, settings, baseline=bool(description["baseline"]))
+
+    def surrogate(self, model: HamiltonianModel, metadata: ModelMetadata) -> HamiltonianSurrogate:
+        return HamiltonianSurrogate(model, metadata)
+
+    def judge(self, surrogate: HamiltonianSurrogate) -> HamiltonianJudge:
+        return HamiltonianJudge(surrogate)
+
+    def sections(self, comparison: Comparison, showcase: Showcase, label: str) -> list[Section | None]:
+        return [sections.orbitals(comparison, showcase, label), sections.hamiltonian(comparison, showcase, label)]
+
+
+QUANTITY = Hamiltonian()
