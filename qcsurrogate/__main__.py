@@ -1,4 +1,4 @@
-"""``python -m qcsurrogate.cli``."""
+"""``python -m qcsurrogate``: the command line."""
 
 from __future__ import annotations
 
