@@ -39,7 +39,7 @@ def run(capsys):
 
 def in_a_process(*arguments, **options):
     return subprocess.Popen(
-        [sys.executable, "-m", "qcsurrogate.cli", *map(str, arguments)],
+        [sys.executable, "-m", "qcsurrogate", *map(str, arguments)],
         env={**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])},
         text=True,
         **options,
