@@ -80,19 +80,24 @@ def spherical_harmonics(l_max: int, directions: Tensor) -> Tensor:
 
 
 @cache
-def _sample_points(l: int) -> tuple[Tensor, Tensor]:
-    """Fixed directions and the matrix that reads l-coefficients off values there."""
+def _sample_points(l_max: int) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Fixed directions, and for each l <= l_max the matrix that reads its coefficients off values there."""
     import torch
 
-    generator = torch.Generator().manual_seed(l)
-    points = torch.randn(6 * l + 3, 3, generator=generator, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(l_max)
+    points = torch.randn(3 * l_max + 3, 3, generator=generator, dtype=torch.float64)
     points = points / points.norm(dim=1, keepdim=True)
-    values = spherical_harmonics(l, points)[:, l * l :]
-    return points, torch.linalg.pinv(values.T)
+    values = spherical_harmonics(l_max, points)
+    return points, tuple(torch.linalg.pinv(values[:, l * l : (l + 1) ** 2].T) for l in range(l_max + 1))
 
 
 def wigner_d(l: int, rotations: Tensor) -> Tensor:
-    """Wigner matrices of the real harmonics, for proper and improper rotations.
+    """(..., 2l+1, 2l+1) Wigner matrices of one l, see :func:`wigner_matrices`."""
+    return wigner_matrices(l, rotations)[l]
+
+
+def wigner_matrices(l_max: int, rotations: Tensor) -> list[Tensor]:
+    """Wigner matrices of the real harmonics of all l <= l_max, for proper and improper rotations.
 
     They are solved from the harmonics themselves at fixed points,
     ``Y_l(R x) = D_l(R) Y_l(x)``, so that no Euler angles (and none of their
@@ -100,23 +105,23 @@ def wigner_d(l: int, rotations: Tensor) -> Tensor:
     itself.
 
     Args:
-        l: angular momentum.
+        l_max: highest angular momentum.
         rotations: (..., 3, 3) orthogonal matrices acting on x, y, z.
 
     Returns:
-        (..., 2l+1, 2l+1) matrices in internal order, of the dtype of ``rotations``.
+        For each l a (..., 2l+1, 2l+1) matrix in internal order, of the dtype of ``rotations``.
     """
     import torch
 
-    if l == 0:
-        return torch.ones(*rotations.shape[:-2], 1, 1, dtype=rotations.dtype, device=rotations.device)
-    if l == 1:
-        axes = list(E3NN_AXES)
-        return rotations[..., axes, :][..., :, axes]
-    points, read = (t.to(rotations) for t in _sample_points(l))
-    rotated = torch.einsum("...ab,nb->...na", rotations, points)
-    values = spherical_harmonics(l, rotated)[..., l * l :]
-    return values.transpose(-1, -2) @ read
+    axes = list(E3NN_AXES)
+    exact = [rotations.new_ones(*rotations.shape[:-2], 1, 1), rotations[..., axes, :][..., :, axes]]
+    if l_max < 2:
+        return exact[: l_max + 1]
+    points, reads = _sample_points(l_max)
+    rotated = torch.einsum("...ab,nb->...na", rotations, points.to(rotations))
+    values = spherical_harmonics(l_max, rotated).transpose(-1, -2)
+    solved = [values[..., l * l : (l + 1) ** 2, :] @ reads[l].to(rotations) for l in range(2, l_max + 1)]
+    return exact + solved
 
 
 def block_diagonal_wigner(angular_momenta: Sequence[int], rotations: Tensor) -> Tensor:
@@ -131,7 +136,7 @@ def block_diagonal_wigner(angular_momenta: Sequence[int], rotations: Tensor) -> 
     """
     n = sum(2 * l + 1 for l in angular_momenta)
     matrix = rotations.new_zeros(*rotations.shape[:-2], n, n)
-    blocks = {l: wigner_d(l, rotations) for l in set(angular_momenta)}
+    blocks = wigner_matrices(max(angular_momenta), rotations)
     start = 0
     for l in angular_momenta:
         stop = start + 2 * l + 1

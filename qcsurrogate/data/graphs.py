@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qcsurrogate.conventions import wigner_d
+from qcsurrogate.conventions import wigner_matrices
 from qcsurrogate.structures import Structure
 
 PairKind = tuple[int, int]
@@ -30,18 +30,31 @@ class EdgeSet:
     Attributes:
         target: (n_edges,) atom that receives; the first atom of a pair.
         source: (n_edges,) atom that sends; the second atom of a pair.
-        lengths: (n_edges,) in bohr.
-        wigner: (n_edges, sum over l of (2l+1)^2) Wigner matrices, l = 0..l_max one after
-            the other, of the rotation that takes the bond (source - target) to z.
+        vectors: (n_edges, 3) from target to source, bohr.
+        l_max: highest l of the Wigner matrices.
     """
 
     target: Tensor
     source: Tensor
-    lengths: Tensor
-    wigner: Tensor
+    vectors: Tensor
+    l_max: int
 
     def __len__(self) -> int:
         return len(self.target)
+
+    @cached_property
+    def lengths(self) -> Tensor:
+        """(n_edges,) bohr."""
+        return self.vectors.norm(dim=-1)
+
+    @cached_property
+    def wigner(self) -> Tensor:
+        """(n_edges, sum over l of (2l+1)^2) Wigner matrices, l = 0..l_max one after the other.
+
+        They belong to the rotation that takes the bond to z, and are computed where they are
+        used: stored for every edge of a data set they would fill the memory.
+        """
+        return flat_wigner(self.l_max, bond_frames(self.vectors))
 
 
 @dataclass(frozen=True)
@@ -52,6 +65,8 @@ class Graph:
         atomic_numbers: (n_atoms,).
         molecule: (n_atoms,) which molecule of the batch an atom belongs to.
         atom_counts: atoms of each molecule.
+        charge: (n_molecules,) total charges, e.
+        spin: (n_molecules,) numbers of unpaired electrons.
         messages: edges of the encoder.
         pairs: edges of a pair readout, sorted by kind; None where none is needed.
         pair_message: (n_pairs,) the message edge with the same ends, or -1.
@@ -61,6 +76,8 @@ class Graph:
     atomic_numbers: Tensor
     molecule: Tensor
     atom_counts: tuple[int, ...]
+    charge: Tensor
+    spin: Tensor
     messages: EdgeSet
     pairs: EdgeSet | None = None
     pair_message: Tensor | None = None
@@ -85,18 +102,33 @@ class Graph:
             self,
             atomic_numbers=self.atomic_numbers.to(device),
             molecule=self.molecule.to(device),
+            charge=self.charge.to(device),
+            spin=self.spin.to(device),
             messages=_move_edges(self.messages, device, dtype),
             pairs=None if self.pairs is None else _move_edges(self.pairs, device, dtype),
             pair_message=None if self.pair_message is None else self.pair_message.to(device),
         )
+
+    def at(self, positions: Tensor) -> Graph:
+        """The same edges between atoms at other places; gradients reach ``positions``.
+
+        Args:
+            positions: (n_atoms, 3) bohr, close enough to the old ones that no edge is missing.
+        """
+        pairs = None if self.pairs is None else _between(self.pairs, positions)
+        return replace(self, messages=_between(self.messages, positions), pairs=pairs)
+
+
+def _between(edges: EdgeSet, positions: Tensor) -> EdgeSet:
+    return replace(edges, vectors=positions[edges.source] - positions[edges.target])
 
 
 def _move_edges(edges: EdgeSet, device: torch.device | str | None, dtype: torch.dtype | None) -> EdgeSet:
     return EdgeSet(
         edges.target.to(device),
         edges.source.to(device),
-        edges.lengths.to(device=device, dtype=dtype),
-        edges.wigner.to(device=device, dtype=dtype),
+        edges.vectors.to(device=device, dtype=dtype),
+        edges.l_max,
     )
 
 
@@ -114,7 +146,7 @@ def bond_frames(vectors: Tensor) -> Tensor:
 
 def flat_wigner(l_max: int, rotations: Tensor) -> Tensor:
     """(n, sum of (2l+1)^2) Wigner matrices of all l <= l_max, flattened one after the other."""
-    return torch.cat([wigner_d(l, rotations).flatten(1) for l in range(l_max + 1)], dim=1)
+    return torch.cat([d.flatten(1) for d in wigner_matrices(l_max, rotations)], dim=1)
 
 
 def wigner_of(l: int, wigner: Tensor) -> Tensor:
@@ -138,10 +170,12 @@ def build_graph(structure: Structure, *, l_max: int, message_cutoff: float, pair
     reach = max(message_cutoff, pair_cutoff or 0.0)
     target, source = _directed_neighbours(structure, reach)
     vectors = positions[source] - positions[target]
-    lengths = vectors.norm(dim=-1)
-    edges = EdgeSet(target, source, lengths, flat_wigner(l_max, bond_frames(vectors)))
+    edges = EdgeSet(target, source, vectors, l_max)
+    lengths = edges.lengths
     is_message = lengths < message_cutoff
-    graph = Graph(numbers, torch.zeros_like(numbers), (len(numbers),), _select(edges, is_message))
+    charge, spin = torch.tensor([structure.charge]), torch.tensor([structure.spin])
+    messages = _select(edges, is_message)
+    graph = Graph(numbers, torch.zeros_like(numbers), (len(numbers),), charge, spin, messages)
     if pair_cutoff is None:
         return graph
     # Unlike elements are predicted once, from the heavier atom; like ones both ways and averaged.
@@ -169,7 +203,7 @@ def _directed_neighbours(structure: Structure, cutoff: float) -> tuple[Tensor, T
 
 
 def _select(edges: EdgeSet, index: Tensor) -> EdgeSet:
-    return EdgeSet(edges.target[index], edges.source[index], edges.lengths[index], edges.wigner[index])
+    return EdgeSet(edges.target[index], edges.source[index], edges.vectors[index], edges.l_max)
 
 
 @dataclass(frozen=True)
@@ -200,6 +234,8 @@ def collate(graphs: Sequence[Graph]) -> Graph:
         torch.cat([g.atomic_numbers for g in graphs]),
         molecule,
         tuple(n for g in graphs for n in g.atom_counts),
+        torch.cat([g.charge for g in graphs]),
+        torch.cat([g.spin for g in graphs]),
         _join([g.messages for g in graphs], atom_starts),
     )
     return _with_pairs(batch, graphs, atom_starts, message_starts)
@@ -216,8 +252,8 @@ def _join(parts: Sequence[EdgeSet], starts: Sequence[int]) -> EdgeSet:
     return EdgeSet(
         torch.cat([p.target + s for p, s in zip(parts, starts, strict=False)]),
         torch.cat([p.source + s for p, s in zip(parts, starts, strict=False)]),
-        torch.cat([p.lengths for p in parts]),
-        torch.cat([p.wigner for p in parts]),
+        torch.cat([p.vectors for p in parts]),
+        parts[0].l_max,
     )
 
 
@@ -248,4 +284,4 @@ def _with_pairs(
 
 
 def _slice(edges: EdgeSet, part: slice) -> EdgeSet:
-    return EdgeSet(edges.target[part], edges.source[part], edges.lengths[part], edges.wigner[part])
+    return EdgeSet(edges.target[part], edges.source[part], edges.vectors[part], edges.l_max)
