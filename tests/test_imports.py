@@ -34,7 +34,8 @@ ORDER = [
     ("pipeline",),
     ("demo",),
     ("testing",),
-    ("cli", "__main__"),
+    ("cli",),
+    ("__main__",),
 ]
 """Parts of the package; one may import what stands left (above) of it, and itself."""
 
