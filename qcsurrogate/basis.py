@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from qcsurrogate.conventions import internal_order
 from qcsurrogate.errors import BasisError
+from qcsurrogate.pyscf_settings import require_as_shipped
 
 if TYPE_CHECKING:
     from pyscf.gto import Mole
@@ -35,6 +36,9 @@ MAXIMUM_L = 12
 
 MAXIMUM_FUNCTIONS = 2000
 """Of one element; the same kind of bound."""
+
+_MEMORY_MB = 4000
+"""Of a molecule for PySCF where nobody says more: never ``PYSCF_MAX_MEMORY``, which would choose the algorithm."""
 
 _NAME = re.compile(r"[A-Za-z0-9 +*(),_@-]{1,80}")
 
@@ -137,9 +141,14 @@ class BasisSet:
         return BasisSet(self.name, {z: self[z] for z in sorted({int(z) for z in atomic_numbers})})
 
     def build_mol(self, structure: Structure) -> Mole:
-        """PySCF ``Mole`` (bohr, spherical) of a structure in this basis."""
+        """PySCF ``Mole`` (bohr, spherical) of a structure in this basis.
+
+        Raises:
+            SpecError: if PySCF was configured to compute something else than it does as shipped.
+        """
         from pyscf import gto
 
+        require_as_shipped()
         mol = gto.Mole()
         mol.atom = list(zip(structure.symbols, structure.positions.tolist(), strict=True))
         mol.unit = "Bohr"
@@ -148,7 +157,7 @@ class BasisSet:
             for z in sorted({int(z) for z in structure.atomic_numbers})
         }
         mol.charge, mol.spin = structure.charge, structure.spin
-        mol.verbose = 0
+        mol.verbose, mol.max_memory = 0, _MEMORY_MB
         mol.build(dump_input=False, parse_arg=False)
         return mol
 

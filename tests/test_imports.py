@@ -17,7 +17,7 @@ ROOT = Path(qcsurrogate.__file__).parent
 ORDER = [
     ("errors", "interrupts", "units", "versions"),
     ("registry",),
-    ("conventions",),
+    ("conventions", "pyscf_settings"),
     ("basis",),
     ("structures",),
     ("bonds", "selection", "structure_files"),

@@ -63,7 +63,7 @@ State = Literal["waiting", "running", "complete", "error"]
 STATES: tuple[State, ...] = ("waiting", "running", "complete", "error")
 
 FORMAT_VERSION = 1
-PACKAGES = ("qcsurrogate", "pyscf", "numpy", "scipy", "h5py", "ase", "dask", "distributed")
+PACKAGES = ("qcsurrogate", "pyscf", "libxc", "pyscf-dispersion", "numpy", "scipy", "h5py", "ase", "dask", "distributed")
 
 
 @dataclass(frozen=True)
