@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +39,10 @@ MAXIMUM_FUNCTIONS = 2000
 
 _MEMORY_MB = 4000
 """Of a molecule for PySCF where nobody says more: never ``PYSCF_MAX_MEMORY``, which would choose the algorithm."""
+
+_SMALLEST_CORE_SHARE = 0.9
+_SECOND_ROW = (5, 6, 7, 8, 9)
+"""Boron to fluorine: what tells of a family whether its cores are left out."""
 
 _NAME = re.compile(r"[A-Za-z0-9 +*(),_@-]{1,80}")
 
@@ -209,41 +213,50 @@ def _element(atomic_number: int, groups: Sequence[Sequence[Any]], name: str) -> 
 
 
 def orbital_basis(name: str, atomic_numbers: Iterable[int], *, cartesian: bool = False) -> BasisSet:
-    """A basis by PySCF's name for the given elements.
+    """An all-electron orbital basis by PySCF's name for the given elements.
 
     Raises:
-        BasisError: if PySCF does not know the name, if an element has no entry or
-            needs an effective core potential, or if a Cartesian basis is asked for.
+        BasisError: if PySCF does not know the name, if an element has no entry, if its functions leave the core to a
+            potential, or if a Cartesian basis is asked for.
     """
-    from pyscf import gto
-    from pyscf.lib.exceptions import BasisNotFoundError
-
     if cartesian:
         raise BasisError(
             f"basis '{name}' was asked for with Cartesian functions; expected spherical ones (cart=False): "
             "Cartesian d and f shells mix angular momenta and have no irreps of their own"
         )
+    basis = auxiliary_basis(name, atomic_numbers)
+    for z in basis.elements:
+        _require_core(name, z)
+    return basis
+
+
+def auxiliary_basis(name: str, atomic_numbers: Iterable[int]) -> BasisSet:
+    """A basis for densities by PySCF's name; as :func:`orbital_basis`, but nobody asks how it describes orbitals.
+
+    Raises:
+        BasisError: if PySCF does not know the name, or if an element has no entry.
+    """
     _check_name(name)
-    elements = {}
-    for z in sorted({int(z) for z in atomic_numbers}):
-        symbol = chemical_symbols[z]
-        try:
-            with _without_advertisement():
-                groups = gto.basis.load(name, symbol)
-        except (BasisNotFoundError, KeyError) as error:
-            raise BasisError(
-                f"PySCF has no basis '{name}' for element {symbol} (Z={z}); choose another basis or leave the "
-                f"structures with {symbol} out"
-            ) from error
-        if not groups:
-            raise BasisError(f"basis '{name}' has no function for element {symbol} (Z={z})")
-        if _needs_core_potential(name, symbol):
-            raise BasisError(
-                f"basis '{name}' for {symbol} (Z={z}) goes with an effective core potential, which is not supported; "
-                "expected an all-electron basis"
-            )
-        elements[z] = _element(z, groups, name)
-    return BasisSet(name, elements)
+    return BasisSet(name, {z: _named_element(name, z) for z in sorted({int(z) for z in atomic_numbers})})
+
+
+@lru_cache(maxsize=1024)
+def _named_element(name: str, z: int) -> ElementBasis:
+    from pyscf import gto
+    from pyscf.lib.exceptions import BasisNotFoundError
+
+    symbol = chemical_symbols[z]
+    try:
+        with _without_advertisement():
+            groups = gto.basis.load(name, symbol)
+    except (BasisNotFoundError, KeyError, TypeError, ValueError) as error:  # ValueError: an entry without functions
+        raise BasisError(
+            f"PySCF has no basis '{name}' for element {symbol} (Z={z}); choose another basis or leave the "
+            f"structures with {symbol} out"
+        ) from error
+    if not groups:
+        raise BasisError(f"basis '{name}' has no function for element {symbol} (Z={z})")
+    return _element(z, groups, name)
 
 
 @contextmanager
@@ -263,15 +276,62 @@ def _check_name(name: str) -> None:
         )
 
 
-def _needs_core_potential(name: str, symbol: str) -> bool:
+@lru_cache(maxsize=1024)
+def _require_core(name: str, z: int) -> None:
+    """Refuse functions that were made for a pseudopotential, whether or not PySCF knows of one.
+
+    Basis sets of a family belong together: hydrogen has no core, but if the carbon of its
+    family has none either, they were made for pseudopotentials.
+    """
     from pyscf import gto
     from pyscf.lib.exceptions import BasisNotFoundError
 
+    what = f"basis '{name}' for {chemical_symbols[z]} (Z={z})"
+    advice = (
+        "effective core potentials are not supported yet; expected an all-electron basis, such as def2-svp up to "
+        "krypton, or structures without this element"
+    )
     try:
         with _without_advertisement():
-            return bool(gto.basis.load_ecp(name, symbol))
-    except (BasisNotFoundError, KeyError, RuntimeError):
-        return False
+            listed = bool(gto.basis.load_ecp(name, chemical_symbols[z]))
+    except (BasisNotFoundError, KeyError, RuntimeError, TypeError):
+        listed = False  # PySCF cannot say; the functions themselves can
+    if listed:
+        raise BasisError(f"{what} goes with an effective core potential; {advice}")
+    for of_family in (z, *_SECOND_ROW):
+        try:
+            share = core_share(_named_element(name, of_family))
+        except BasisError:  # the family has no such element
+            continue
+        if not share >= _SMALLEST_CORE_SHARE:
+            where = "" if of_family == z else f" for {chemical_symbols[of_family]}, of the same family,"
+            raise BasisError(
+                f"{what} was made for a pseudopotential (or a relativistic Hamiltonian, or densities): its functions{where} bind one "
+                f"electron to the bare nucleus with {share:.3f} of the exact energy, expected at least "
+                f"{_SMALLEST_CORE_SHARE:g}; {advice}"
+            )
+
+
+def core_share(element: ElementBasis) -> float:
+    """How much of the core a basis describes: 1 for all of it, near 0 for valence functions alone.
+
+    The lowest energy of one electron in the field of the bare nucleus, T - Z / r, over the exact one, -Z^2 / 2.
+    Over all orbital bases that PySCF 2.14 knows, lithium to krypton: all-electron ones at least 0.98, those that leave
+    out a core at most 0.83; beyond, def2 sets with their potentials reach 0.89, and relativistic contractions fall off.
+    """
+    from pyscf import gto
+
+    symbol = chemical_symbols[element.atomic_number]
+    groups = [group.to_pyscf() for group in element.groups if group.l == 0]
+    if not groups:
+        return 0.0
+    mol = gto.Mole(atom=[(symbol, (0.0, 0.0, 0.0))], basis={symbol: groups}, spin=element.atomic_number % 2, verbose=0)
+    mol.build(dump_input=False, parse_arg=False)
+    values, vectors = np.linalg.eigh(mol.intor_symmetric("int1e_ovlp"))
+    kept = values > 1e-10 * values[-1]
+    half = vectors[:, kept] / np.sqrt(values[kept])
+    core = mol.intor_symmetric("int1e_kin") + mol.intor_symmetric("int1e_nuc")
+    return float(np.linalg.eigvalsh(half.T @ core @ half)[0] / (-0.5 * element.atomic_number**2))
 
 
 def even_tempered_basis(orbital: BasisSet, beta: float) -> BasisSet:
@@ -311,7 +371,7 @@ def basis_of_mol(mol: Mole) -> BasisSet:
     """
     if mol.cart:
         raise BasisError("the PySCF Mole uses Cartesian functions (cart=True); expected spherical ones")
-    if mol.has_ecp():
+    if mol.has_ecp() or getattr(mol, "_pseudo", None):
         raise BasisError("the PySCF Mole uses an effective core potential, which is not supported")
     elements: dict[int, ElementBasis] = {}
     for atom in range(mol.natm):

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+from ase.data import chemical_symbols
 from pyscf import df, gto
 
 from qcsurrogate.basis import (
     BasisSet,
+    auxiliary_basis,
     basis_of_mol,
+    core_share,
     even_tempered_basis,
     orbital_basis,
     same_functions,
@@ -55,7 +60,7 @@ def test_shell_slices_tile_the_element() -> None:
 
 @pytest.mark.parametrize("name", [*BASES, "def2-universal-jfit"])
 def test_json_round_trip_is_exact(name: str) -> None:
-    basis = orbital_basis(name, ELEMENTS)
+    basis = auxiliary_basis(name, ELEMENTS)
     again = BasisSet.from_dict(json.loads(json.dumps(basis.to_dict())))
     assert again == basis
     assert same_functions(again, basis)
@@ -106,6 +111,72 @@ def test_core_potentials_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
+    "name",
+    ["ccecp-cc-pvdz", "ccecp-aug-cc-pv5z", "bfd-vdz", "bfd-v5z", "gth-dzvp", "gth-qzv3p", "gth-szv-molopt-sr"],
+)
+@pytest.mark.parametrize("z", [1, 6, 8])
+def test_bases_made_for_a_pseudopotential_are_refused_whatever_pyscf_lists(name: str, z: int) -> None:
+    """Hydrogen too, which has no core: its family has none."""
+    with pytest.raises(BasisError, match=r"made for a pseudopotential \(.* with 0\.\d+ of the exact energy") as caught:
+        orbital_basis(name, [z])
+    assert f"basis '{name}' for {chemical_symbols[z]} (Z={z})" in str(caught.value)
+    assert "expected at least 0.9; effective core potentials are not supported yet" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["def2-svp", "def2-qzvppd", "lanl2dz", "def2-mtzvp", "ma-def2-tzvp", "cc-pvtz-pp"])
+def test_no_potential_no_element_beyond_krypton(name: str) -> None:
+    """PySCF lists no potential for def2-mtzvp, and they need one all the same."""
+    with pytest.raises(BasisError, match=r"for I \(Z=53\).*core potentials are not supported yet; expected an all"):
+        orbital_basis(name, [53])
+
+
+@pytest.mark.parametrize(
+    ("name", "z"),
+    [
+        ("sto-3g", 1),
+        ("sto-3g", 2),
+        ("3-21g", 3),
+        ("6-31g*", 6),
+        ("lanl2dz", 8),
+        ("cc-pvdz", 17),
+        ("def2-svp", 36),
+        ("pc-1", 8),
+        ("sto-3g", 53),
+        ("6-311++g**", 8),
+        ("3-21g", 53),
+        ("cc-pvtz-dk", 54),
+    ],
+)
+def test_all_electron_bases_are_taken(name: str, z: int) -> None:
+    assert 0.9 < core_share(orbital_basis(name, [z])[z]) <= 1.0 + 1e-6
+
+
+@pytest.mark.slow
+def test_every_basis_that_pyscf_knows_falls_on_its_side() -> None:
+    """By the core share alone, lithium to krypton; bases for densities are left out."""
+    for_densities = re.compile(r"sap|.*fit|.*ri$|weigend|ahlrichs|.*optri|.*etb|demon|dgauss")
+    without_core = re.compile(r"ccecp(?!reg)|bfd|gth|crenb|sbkjc|stuttgart|qavgvszps|lanl|cc.*pp(nr)?$|augcc.*pp$")
+    pseudo: dict[tuple[str, int], float] = {}
+    plain: dict[tuple[str, int], float] = {}
+    for name in set(gto.basis.ALIAS) | set(gto.basis.GTH_ALIAS):
+        if for_densities.match(name):
+            continue
+        for z in range(3, 37):
+            with contextlib.suppress(BasisError):
+                share = core_share(auxiliary_basis(name, [z])[z])
+                family = pseudo if without_core.match(name) else plain
+                small_core = z < 5 or (name.startswith("lanl") and z < 11)  # nothing is left out
+                if not (family is pseudo and small_core):
+                    family[name, z] = share
+    highest, lowest = max(pseudo, key=pseudo.__getitem__), min(plain, key=plain.__getitem__)
+    print(f"{len(pseudo)} pseudo: at most {pseudo[highest]:.3f} {highest}")
+    print(f"{len(plain)} all-electron: at least {plain[lowest]:.3f} {lowest}")
+    assert len(pseudo) > 800
+    assert len(plain) > 3000
+    assert pseudo[highest] < 0.85 < 0.95 < plain[lowest]
+
+
+@pytest.mark.parametrize(
     ("name", "z", "words"),
     [
         ("def2-svq", 8, "PySCF has no basis 'def2-svq' for element H (Z=1); choose another basis"),
@@ -132,7 +203,7 @@ def test_a_basis_text_is_no_name_and_is_not_evaluated(tmp_path: Path, monkeypatc
 
 @pytest.mark.parametrize("name", ["6-31g**", "6-311++g(d,p)", "cc-pVTZ", "def2 SVP", "weigend+etb", "cc-pvtz@2s1p"])
 def test_names_with_signs_are_names(name: str) -> None:
-    assert orbital_basis(name, [1])[1].n_functions > 0
+    assert auxiliary_basis(name, [1])[1].n_functions > 0
 
 
 @pytest.mark.parametrize("name", BASES)

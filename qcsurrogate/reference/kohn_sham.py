@@ -13,7 +13,7 @@ from pyscf import dft, lib
 from pyscf.df.addons import make_auxbasis, predefined_auxbasis
 from pyscf.gto import Mole
 
-from qcsurrogate.basis import orbital_basis
+from qcsurrogate.basis import auxiliary_basis
 from qcsurrogate.errors import ConvergenceError, SpecError, StructureError
 from qcsurrogate.reference.backend import host, kohn_sham_module, on_device
 from qcsurrogate.reference.deadline import Deadline
@@ -123,7 +123,7 @@ def _auxiliary_basis(mol: Mole, method: Method) -> Any:
         name = predefined_auxbasis(named, method.basis, method.xc)
     if not isinstance(name, str):
         return make_auxbasis(named)
-    orbital_basis(name, Structure.from_pyscf(mol).atomic_numbers)  # a wrong name or a missing element fails here
+    auxiliary_basis(name, Structure.from_pyscf(mol).atomic_numbers)  # a wrong name or a missing element fails here
     return name
 
 

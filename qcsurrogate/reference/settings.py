@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from qcsurrogate.basis import BasisSet, even_tempered_basis, orbital_basis
+from qcsurrogate.basis import BasisSet, auxiliary_basis, even_tempered_basis, orbital_basis
 from qcsurrogate.errors import StructureError
 from qcsurrogate.structures import Structure
 
@@ -148,7 +148,7 @@ class Method(BaseModel):
     def density_basis(self, atomic_numbers: Iterable[int]) -> BasisSet:
         """The auxiliary basis for these elements."""
         if isinstance(self.auxiliary_basis, str):
-            return orbital_basis(self.auxiliary_basis, atomic_numbers)
+            return auxiliary_basis(self.auxiliary_basis, atomic_numbers)
         return even_tempered_basis(self.orbital_basis(atomic_numbers), self.auxiliary_basis.even_tempered_beta)
 
 
