@@ -24,17 +24,23 @@ from qcsurrogate.units import (
 
 _FORCE_TOLERANCE = 1e-5
 _MAX_STEPS = 200
+_LINEAR_BOHR = 0.02
+"""A molecule is linear whose atoms lie nearer to its axis (root mean square by mass).  Relaxed to the tolerance above,
+a linear one is off by 1e-4 or so, and turning it about its axis is then a bend, which must not be projected out."""
 
 
 def harmonic_modes(structure: Structure, method: Method) -> HarmonicModes:
     """Relax a structure and diagonalise its mass-weighted Hessian.
 
-    Translations and rotations are projected out before the diagonalisation.
+    Translations and rotations are projected out before the diagonalisation: 3n - 6 modes
+    are left, 3n - 5 of a linear molecule, none of an atom.
 
     Raises:
         ConvergenceError: if the relaxation or an SCF on its way does not converge.
         StructureError: if the relaxed structure is not a minimum.
     """
+    if len(structure) == 1:
+        return HarmonicModes(structure, np.zeros(0), np.zeros((0, 1, 3)))
     with lib.with_omp_threads(1):
         relaxed = relax(structure, method)
         scf = _converged(relaxed, method)
@@ -63,7 +69,7 @@ def _internal_space(structure: Structure, masses: NDArray[np.float64]) -> NDArra
         rigid.append((root[:, None] * axis).ravel())
         rigid.append((root[:, None] * np.cross(axis, centred)).ravel())
     vectors, values, _ = np.linalg.svd(np.asarray(rigid).T, full_matrices=True)
-    rank = int((values > 1e-8 * values.max()).sum())
+    rank = int((values > _LINEAR_BOHR * np.sqrt(masses.sum())).sum())
     return np.asarray(vectors[:, rank:])
 
 

@@ -71,6 +71,7 @@ def scan_torsions(
 
     The first geometry is the molecule itself; bond lengths and angles stay. A geometry in
     which atoms that were not bound come as near as bound ones is left out and counted.
+    Without dihedrals there is the molecule only.
 
     Args:
         structure: where to start.
@@ -109,12 +110,12 @@ def scan_torsions(
             continue
         made.append(candidate)
         angles.append(turned)
-    return TorsionScan(tuple(made), np.array(angles).reshape(-1, len(dihedrals)), clashes)
+    return TorsionScan(tuple(made), np.array(angles).reshape(len(made), len(dihedrals)), clashes)
 
 
 def _combinations(n_dihedrals: int, steps: int, grid: bool) -> Iterator[tuple[float, ...]]:
     circle = [360.0 * step / steps for step in range(steps)]
-    if grid:
+    if grid or not n_dihedrals:
         yield from itertools.product(circle, repeat=n_dihedrals)
         return
     for scanned in range(n_dihedrals):

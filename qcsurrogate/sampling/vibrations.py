@@ -160,8 +160,8 @@ def _draw_apart(
 
 def _fixed_signs(displacements: NDArray[np.float64]) -> NDArray[np.float64]:
     """Modes with their largest component positive: a diagonaliser is free in the sign."""
-    flat = displacements.reshape(len(displacements), -1)
-    if flat.size == 0:
+    if displacements.size == 0:
         return displacements
+    flat = displacements.reshape(len(displacements), -1)
     largest = np.take_along_axis(flat, np.argmax(np.abs(flat).round(6), axis=1)[:, None], axis=1)
     return displacements * np.where(largest < 0, -1.0, 1.0)[:, :, None]

@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 def sampled(source: Sampler, starts: Collected | None, method: Method) -> Collected:
     """Geometries around the molecule of a source, or around each of ``starts``.
 
-    The geometries of one molecule are a group. With ``starts``, each molecule has a seed
+    The geometries of one molecule are a group. A molecule with nothing to sample (an atom,
+    or for a torsion one without a rotatable bond) is left out and counted. With ``starts``, each molecule has a seed
     of its own, made from the source's seed and the molecule, so that leaving one out
     changes nothing for the others.
 
@@ -52,15 +53,20 @@ def sampled(source: Sampler, starts: Collected | None, method: Method) -> Collec
             (s, label, _own_seed(seed, s)) for s, label in zip(starts.structures, _labels(starts), strict=True)
         ]
         report = {f"molecules {what}": count for what, count in starts.report.items()}
-        report["molecules"] = len(molecules)
     structures: list[Structure] = []
     groups: list[str] = []
-    clashes = 0
+    clashes = empty = 0
     for start, label, own_seed in molecules:
         made, lost = _around(source, start, method, own_seed)
         structures.extend(made)
         groups.extend([label] * len(made))
         clashes += lost
+        empty += not (made or lost)
+    if empty:
+        what = "no rotatable bond" if isinstance(source, TorsionSource) else "an atom, nothing to move"
+        report[f"molecules left out: {what}"] = empty
+    if source.equilibrium is None:
+        report["molecules"] = len(molecules) - empty
     report["sampled"] = len(structures) + clashes
     if clashes:
         report["left out: clash"] = clashes
@@ -96,7 +102,9 @@ def conformers(source: ConformerSource) -> Collected:
 
 
 def _around(source: Sampler, start: Structure, method: Method, seed: int) -> tuple[list[Structure], int]:
-    """Geometries around one molecule, and how many were left out for clashes."""
+    """Geometries around one molecule, none if it has nothing to sample, and how many were left out for clashes."""
+    if len(start) == 1:
+        return [], 0
     match source:
         case ThermalSource():
             from qcsurrogate.reference.normal_modes import harmonic_modes
@@ -107,6 +115,8 @@ def _around(source: Sampler, start: Structure, method: Method, seed: int) -> tup
             return sample_displacements(start, source.sigma_angstrom, source.count, seed), 0
         case TorsionSource():
             dihedrals = rotatable_dihedrals(start) if source.dihedrals == "all" else source.dihedrals
+            if not dihedrals:
+                return [], 0
             scan = scan_torsions(start, dihedrals, source.steps, grid=source.grid)
             return list(scan.structures), scan.clashes
         case DynamicsSource():
