@@ -307,8 +307,8 @@ def _require_core(name: str, z: int) -> None:
             where = "" if of_family == z else f" for {chemical_symbols[of_family]}, of the same family,"
             raise BasisError(
                 f"{what} was made for a pseudopotential (or a relativistic Hamiltonian, or densities): its "
-                f"functions{where} bind one electron to the bare nucleus with {share:.3f} of the exact energy, expected at least "
-                f"{_SMALLEST_CORE_SHARE:g}; {advice}"
+                f"functions{where} bind one electron to the bare nucleus with {share:.3f} of the exact energy, "
+                f"expected at least {_SMALLEST_CORE_SHARE:g}; {advice}"
             )
 
 

@@ -17,6 +17,7 @@ from ase.data import chemical_symbols
 from numpy.typing import ArrayLike, NDArray
 
 from qcsurrogate.errors import BasisError
+from qcsurrogate.reference.functional import require_functional
 from qcsurrogate.reference.settings import Method
 from qcsurrogate.structures import Structure
 
@@ -84,11 +85,16 @@ def free_atom(atomic_number: int, method: Method) -> FreeAtom:
     The atom is PySCF's spherically averaged restricted Kohn-Sham atom with fractional
     occupations (``pyscf.scf.atom_ks``).  The fit weights each radius by its volume and
     holds the number of electrons exactly.
+
+    Raises:
+        SpecError: if PySCF does not compute the functional.
+        BasisError: if the basis lacks the element or its core.
     """
     from pyscf import gto
     from pyscf.dft import numint
     from pyscf.scf import atom_ks
 
+    require_functional(method.xc)
     symbol = chemical_symbols[atomic_number]
     basis = method.orbital_basis([atomic_number])
     mol = gto.M(

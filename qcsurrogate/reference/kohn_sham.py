@@ -14,9 +14,10 @@ from pyscf.df.addons import make_auxbasis, predefined_auxbasis
 from pyscf.gto import Mole
 
 from qcsurrogate.basis import auxiliary_basis
-from qcsurrogate.errors import ConvergenceError, SpecError, StructureError
+from qcsurrogate.errors import ConvergenceError, StructureError
 from qcsurrogate.reference.backend import host, kohn_sham_module, on_device
 from qcsurrogate.reference.deadline import Deadline
+from qcsurrogate.reference.functional import require_functional
 from qcsurrogate.reference.ladder import LADDER as LADDER
 from qcsurrogate.reference.ladder import Attempt, Calculation, climb, lowest_converged, search
 from qcsurrogate.reference.settings import Method
@@ -98,10 +99,7 @@ def build_scf(mol: Mole, method: Method) -> Any:
 
 
 def _build_with(module: Any, mol: Mole, method: Method) -> Any:
-    try:
-        dft.libxc.parse_xc(method.xc)
-    except (KeyError, ValueError) as error:
-        raise SpecError(f"PySCF does not know the functional '{method.xc}' (method.xc): {error}") from error
+    require_functional(method.xc)
     scf = (module.UKS if method.unrestricted else module.RKS)(mol, xc=method.xc)
     if method.density_fit is not False:
         scf = scf.density_fit(auxbasis=_auxiliary_basis(mol, method))

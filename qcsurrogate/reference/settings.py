@@ -63,7 +63,9 @@ class Method(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    xc: Annotated[str, Field(description="Exchange-correlation functional, PySCF's name.")] = "pbe"
+    xc: Annotated[str, Field(description="Exchange-correlation functional, PySCF's name, as b3lyp or b3lyp-d3bj.")] = (
+        "pbe"
+    )
     basis: Annotated[str, Field(description="Spherical orbital basis, PySCF's name.")] = "def2-svp"
     auxiliary_basis: Annotated[
         str | EvenTempered,

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, model_validator
 
 from qcsurrogate.errors import SpecError, suggestion
+from qcsurrogate.reference.functional import require_functional
 from qcsurrogate.reference.settings import Method, Targets
 from qcsurrogate.store.sources import FROZEN, WATER, Number, Seed, Source, ThermalSource, anchor, without_folders
 from qcsurrogate.store.yaml_model import parse_yaml, read_yaml, validate
@@ -160,7 +161,7 @@ def load_spec(source: str | Path, overrides: Mapping[str, Any] | None = None) ->
 
     Raises:
         SpecError: if the file is missing or does not fit; the message names file, key
-            path, what was expected and what was got.
+            path, what was expected and what was got; or if PySCF does not compute the functional.
     """
     path, folder = _find(source)
     data = read_yaml(path)
@@ -168,7 +169,12 @@ def load_spec(source: str | Path, overrides: Mapping[str, Any] | None = None) ->
     for key, value in (overrides or {}).items():
         _override(data, key, value, str(path))
     anchor(data.get("structures"), Path.cwd())
-    return _validated(data, str(path))
+    spec = _validated(data, str(path))
+    try:
+        require_functional(spec.method.xc)
+    except SpecError as error:
+        raise SpecError(f"{path}: {error}") from error
+    return spec
 
 
 def parse_spec(text: str, source: str) -> DataSpec:
