@@ -25,6 +25,9 @@ class Parser(argparse.ArgumentParser):
         self.exit(SpecError.exit_code, f"error: {message}; see '{self.prog} --help'\n")
 
 
+_LONGEST_LIST, _SHOWN = 20, 5
+"""A list longer than this is printed by its first entries and their number."""
+
 Commands = Any
 """What ``add_subparsers`` returns; argparse keeps its type private."""
 
@@ -128,5 +131,7 @@ def short(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, list):
-        return ", ".join(short(entry) for entry in value)
+        more = len(value) > _LONGEST_LIST
+        shown = ", ".join(short(entry) for entry in (value[:_SHOWN] if more else value))
+        return f"{shown}, ... ({len(value)} in all; --json lists them)" if more else shown
     return str(value)

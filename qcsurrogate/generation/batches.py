@@ -114,9 +114,31 @@ class Queue:
         aim = min(LONGEST_BATCH_SECONDS, self.expected_seconds(model) / (_BATCHES_PER_SLOT * slots))
         if model.measured < 2 * slots:
             aim = min(aim, _CAUTIOUS_SECONDS)
+        if not model.measured and self._next < 2 * slots:
+            aim = 0.0  # one alone at first: its time is soon known, and founds the estimate of all others
         window = slice(self._next, self._next + MOST_STRUCTURES)
         work = np.cumsum(model.seconds(self._sizes[window]))
         n = max(1, int(np.searchsorted(work, aim, side="right")))
         taken = self._rows[self._next : self._next + n]
         self._next += len(taken)
         return taken
+
+
+def seconds_left(
+    model: CostModel, queue: Queue, in_work: Sequence[NDArray[np.float64]], slots: int, since_last: float
+) -> float:
+    """Estimated wall time until all is done.
+
+    Counting would be far off, because the most expensive structures come first.
+
+    Args:
+        model: what structures cost.
+        queue: those that wait.
+        in_work: for each batch that was given out, the sizes of its structures.
+        slots: batches that are computed at a time.
+        since_last: seconds since a batch came back; that long the slots have worked on what is in work.
+    """
+    batches = [float(model.seconds(sizes).sum()) for sizes in in_work]
+    worked = min(since_last * min(slots, len(batches)), 0.9 * sum(batches))
+    shared = (queue.expected_seconds(model) + sum(batches) - worked) / slots
+    return max(shared, max(batches, default=0.0) - since_last)

@@ -19,7 +19,7 @@ import numpy as np
 from distributed import Client, Future, KilledWorker, wait
 
 from qcsurrogate.errors import ClusterError
-from qcsurrogate.generation.batches import CostModel, Queue, size_measures
+from qcsurrogate.generation.batches import CostModel, Queue, seconds_left, size_measures
 from qcsurrogate.generation.clusters import Connection
 from qcsurrogate.generation.worker import Orders, Outcome, blame_for_lost_worker, compute_batch, gather_records
 from qcsurrogate.interrupts import Interrupts
@@ -72,6 +72,7 @@ class Driver:
         self.model = CostModel.from_moments(before.cost)
         self._journal = Journal(started=now(), updated=now(), slowest=before.slowest)
         self._last_journal = 0.0
+        self._last_done = time.monotonic()
         self._tasks: dict[Future[Any], _Task] = {}
         self._alone: deque[str] = deque()
 
@@ -108,8 +109,8 @@ class Driver:
                     self._gather(client)
                     self._finish_done(progress)
                     connection.tend()
-                    expected = untried.expected_seconds(self.model) / slots
-                    progress.show(expected if self.model.measured else None)
+                    expected = self._seconds_left(untried, slots)
+                    progress.show(expected)
                     self._write_journal(workers, len(untried) + len(self._alone), expected)
             if interrupts.received is not None:
                 interrupts.raise_received()
@@ -136,6 +137,16 @@ class Driver:
             self._shard_number += 1
             write_shard(self.folder, keys, self.header.plan, self.header.spec, self._shard_number - 1)
             self._pending.difference_update(keys)
+
+    def _seconds_left(self, untried: Queue, slots: int) -> float | None:
+        """None while no time was measured: the cost model knows nothing yet."""
+        if not self.model.measured:
+            return None
+        index = self.header.plan.index
+        given_out = [task.keys for task in self._tasks.values() if task.kind == "compute"]
+        batches = [*given_out, *((key,) for key in self._alone)]
+        in_work = [self._sizes[[index[key] for key in keys]] for keys in batches]
+        return seconds_left(self.model, untried, in_work, slots, time.monotonic() - self._last_done)
 
     def _n_computing(self) -> int:
         return sum(task.kind == "compute" for task in self._tasks.values())
@@ -186,6 +197,7 @@ class Driver:
             if isinstance(outcomes, KilledWorker):  # what is still single is gathered once more
                 self._pending.update(self.folder.pending_keys(self.header.plan).intersection(task.keys))
         else:
+            self._last_done = time.monotonic()
             died = isinstance(outcomes, KilledWorker)
             self._note(self._after_death(task.keys) if died else outcomes, task.keys, progress)
         remove_quietly(self.folder.batches / f"{task.name}.h5")

@@ -19,7 +19,7 @@ from tests.molecules import WATER, random_orthogonal
 from tests.store import fakes
 from tests.store.test_collect import spec
 
-HELIUM = Structure([2], [[0, 0, 0]], name="he")
+HELIUM = Structure(np.array([2]), np.zeros((1, 3)), name="he")
 PEROXIDE = "4\nname=hooh\nO 0 0.734 -0.0528\nO 0 -0.734 -0.0528\nH 0.839 0.880 0.422\nH -0.839 -0.880 0.422\n"
 ATOM, HYDROGEN = "1\nname=he\nHe 0 0 0\n", "2\nname=h2\nH 0 0 0\nH 0 0 0.74\n"
 SOURCES: dict[str, dict[str, Any]] = {
@@ -76,6 +76,6 @@ def test_an_atom_has_no_modes_and_a_diatomic_one() -> None:
 @pytest.mark.parametrize(("bend", "modes"), [(0.0, 4), (1e-6, 4), (2e-3, 4), (0.3, 3)])
 def test_a_molecule_that_is_linear_but_for_noise_keeps_both_its_bends(bend: float, modes: int) -> None:
     positions = np.array([[bend, 0, 0], [0, 0, 2.2], [0, 0, -2.2]]) @ random_orthogonal(5, improper=False)
-    structure = Structure([6, 8, 8], positions)
+    structure = Structure(np.array([6, 8, 8]), positions)
     masses = atomic_masses[structure.atomic_numbers] * ELECTRON_MASS_PER_DALTON
     assert _internal_space(structure, masses).shape == (9, modes)
