@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qcsurrogate.compare.run import METRICS_FILE_NAME, REPORT_FILE_NAME, compare
+from qcsurrogate.comparison.run import METRICS_FILE_NAME, REPORT_FILE_NAME, compare
 from qcsurrogate.errors import StoreError
 from qcsurrogate.generation import generate
 from qcsurrogate.pipeline import train_surrogate

@@ -11,12 +11,12 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from qcsurrogate.errors import SpecError, StoreError, suggestion
+from qcsurrogate.files.atomic import exclusive_lock, is_locked
 from qcsurrogate.models.files import read_model
 from qcsurrogate.prediction.surrogate import MODEL_FILE_NAME
 from qcsurrogate.reference.kohn_sham import LADDER
 from qcsurrogate.reference.record import ReferenceRecord
 from qcsurrogate.store.failures import FailureGroup, checked_cause, group_failures
-from qcsurrogate.store.files import exclusive_lock, is_locked
 from qcsurrogate.store.folder import StoreFolder
 from qcsurrogate.store.journal import read_journal
 from qcsurrogate.store.raw import RAW_SUFFIX

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     import torch
     from pydantic import BaseModel
 
-    from qcsurrogate.compare.judge import Judge
-    from qcsurrogate.compare.page import Section
-    from qcsurrogate.compare.schema import Comparison
-    from qcsurrogate.compare.showcase import Showcase
+    from qcsurrogate.comparison.judge import Judge
+    from qcsurrogate.comparison.page import Section
+    from qcsurrogate.comparison.schema import Comparison
+    from qcsurrogate.comparison.showcase import Showcase
     from qcsurrogate.models.base import SurrogateModel
     from qcsurrogate.models.files import ModelMetadata
     from qcsurrogate.prediction.surrogate import Surrogate

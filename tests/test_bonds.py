@@ -12,9 +12,9 @@ from rdkit import Chem
 from rdkit.Chem import rdDistGeom
 from scipy.sparse.csgraph import shortest_path
 
-from qcsurrogate.bonds import bonded, bonds_between, connectivities, connectivity
-from qcsurrogate.sampling import sample_displacements
-from qcsurrogate.store.collect import collect
+from qcsurrogate.sources.bonds import bonded, bonds_between, connectivities, connectivity
+from qcsurrogate.sources.collect import collect
+from qcsurrogate.sources.samplers import sample_displacements
 from qcsurrogate.store.spec import load_spec
 from qcsurrogate.structures import Structure
 from qcsurrogate.units import BOHR_PER_ANGSTROM

@@ -14,7 +14,7 @@ from pyscf import gto
 
 from qcsurrogate.basis import orbital_basis
 from qcsurrogate.errors import StructureError
-from qcsurrogate.structure_files import read_structures
+from qcsurrogate.sources.readers import read_structures
 from qcsurrogate.structures import Structure
 from qcsurrogate.units import ANGSTROM_PER_BOHR
 from tests.molecules import FLUOROSULFONAMIDE, WATER

@@ -13,9 +13,9 @@ from __future__ import annotations
 import argparse
 import sys
 
+from qcsurrogate.clusters.start import load_cluster, local_cluster, running_scheduler
 from qcsurrogate.errors import QCSurrogateError
 from qcsurrogate.generation import generate
-from qcsurrogate.generation.clusters import load_cluster, local_cluster, running_scheduler
 from qcsurrogate.store.spec import load_spec
 
 

@@ -61,7 +61,7 @@ def add_set(parser: argparse.ArgumentParser, what: str, example: str) -> None:
 
 def overrides(texts: Sequence[str]) -> dict[str, Any]:
     """``KEY=VALUE`` texts as values by key; a value is written in YAML."""
-    from qcsurrogate.store.yaml_model import parse_yaml
+    from qcsurrogate.files.yaml_model import parse_yaml
 
     values = {}
     for text in texts:

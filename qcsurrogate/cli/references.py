@@ -23,7 +23,7 @@ from qcsurrogate.cli.arguments import (
 from qcsurrogate.errors import ConvergenceError, SpecError
 
 if TYPE_CHECKING:
-    from qcsurrogate.generation.cluster_settings import ClusterSettings
+    from qcsurrogate.clusters.settings import ClusterSettings
 
 
 def add_generate(commands: Commands) -> None:
@@ -150,7 +150,7 @@ def _generate(options: argparse.Namespace) -> int:
 
 
 def _cluster(options: argparse.Namespace) -> ClusterSettings:
-    from qcsurrogate.generation.clusters import load_cluster, local_cluster, running_scheduler
+    from qcsurrogate.clusters.start import load_cluster, local_cluster, running_scheduler
 
     if options.tls_folder is not None and options.scheduler is None:
         raise SpecError("--tls-folder goes with --scheduler; a cluster file says it itself: tls_folder")
@@ -225,7 +225,7 @@ def _retry(options: argparse.Namespace) -> int:
 
 
 def _keys(options: argparse.Namespace) -> int:
-    from qcsurrogate.generation.tls import make_keys
+    from qcsurrogate.clusters.tls import make_keys
 
     keys = make_keys(options.folder)
     for what, path in vars(keys).items():

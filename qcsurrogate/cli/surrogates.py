@@ -155,7 +155,7 @@ def _predict(options: argparse.Namespace) -> int:
     from qcsurrogate.prediction.files import check_suffix, save, summary
     from qcsurrogate.prediction.results import DensityPrediction
     from qcsurrogate.prediction.surrogate import load
-    from qcsurrogate.structure_files import read_structures
+    from qcsurrogate.sources.readers import read_structures
 
     out = check_suffix(options.out)
     surrogate = load(options.model, options.device)
@@ -183,7 +183,7 @@ def _predict(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from qcsurrogate.compare.run import METRICS_FILE_NAME, REPORT_FILE_NAME, compare
+    from qcsurrogate.comparison.run import METRICS_FILE_NAME, REPORT_FILE_NAME, compare
 
     result = compare(
         options.models,

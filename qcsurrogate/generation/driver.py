@@ -18,12 +18,12 @@ from typing import Any, Final, Literal
 import numpy as np
 from distributed import Client, Future, KilledWorker, wait
 
+from qcsurrogate.clusters.start import Connection
 from qcsurrogate.errors import ClusterError
+from qcsurrogate.files.atomic import remove_quietly
 from qcsurrogate.generation.batches import CostModel, Queue, seconds_left, size_measures
-from qcsurrogate.generation.clusters import Connection
 from qcsurrogate.generation.worker import Orders, Outcome, blame_for_lost_worker, compute_batch, gather_records
 from qcsurrogate.interrupts import Interrupts
-from qcsurrogate.store.files import remove_quietly
 from qcsurrogate.store.folder import Header, StoreFolder
 from qcsurrogate.store.journal import SLOWEST_KEPT, Journal, SlowStructure, now, read_journal, write_journal
 from qcsurrogate.store.plan import write_plan

@@ -16,23 +16,23 @@ from time import perf_counter
 
 from distributed import Client
 
+from qcsurrogate.clusters.allocation import Allocation, taking_part
+from qcsurrogate.clusters.settings import ClusterSettings
+from qcsurrogate.clusters.start import Connection, connected, local_cluster
 from qcsurrogate.errors import ClusterError, SpecError, StoreError
-from qcsurrogate.generation.allocation import Allocation, taking_part
-from qcsurrogate.generation.cluster_settings import ClusterSettings
-from qcsurrogate.generation.clusters import Connection, connected, local_cluster
-from qcsurrogate.generation.driver import Driver
-from qcsurrogate.generation.worker import Calculator, Orders
-from qcsurrogate.reference.atoms import free_atoms
-from qcsurrogate.reference.compute import compute_reference
-from qcsurrogate.reference.kohn_sham import build_molecule, build_scf
-from qcsurrogate.store.failures import Failure, checked_limits
-from qcsurrogate.store.files import (
+from qcsurrogate.files.atomic import (
     cannot_write,
     check_writable,
     disk_trouble_behind,
     exclusive_lock,
     remove_quietly,
 )
+from qcsurrogate.generation.driver import Driver
+from qcsurrogate.generation.worker import Calculator, Orders
+from qcsurrogate.reference.atoms import free_atoms
+from qcsurrogate.reference.compute import compute_reference
+from qcsurrogate.reference.kohn_sham import build_molecule, build_scf
+from qcsurrogate.store.failures import Failure, checked_limits
 from qcsurrogate.store.folder import Header, State, StoreFolder, source_digest
 from qcsurrogate.store.plan import make_plan_and_report
 from qcsurrogate.store.progress import Progress
@@ -81,7 +81,7 @@ def generate(
     Args:
         spec: what to compute.
         out: the store's folder; on a cluster, one that every worker sees.
-        cluster: where to compute, see :func:`qcsurrogate.generation.clusters.load_cluster`;
+        cluster: where to compute, see :func:`qcsurrogate.clusters.start.load_cluster`;
             by default in ``n_workers`` processes on this machine.
         client: a Dask client, instead of ``cluster``.
         n_workers: processes on this machine; by default one per ``threads`` cores.

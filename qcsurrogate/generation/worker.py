@@ -19,12 +19,12 @@ from typing import Literal, Protocol
 from distributed import get_worker
 
 from qcsurrogate.errors import SpecError, StoreError
+from qcsurrogate.files.atomic import is_disk_trouble
 from qcsurrogate.generation.guard import Resources, guarded
 from qcsurrogate.reference.atoms import FreeAtoms
 from qcsurrogate.reference.record import ReferenceRecord
 from qcsurrogate.reference.settings import Method, Targets
 from qcsurrogate.store.failures import Cause, cause_of, read_failure
-from qcsurrogate.store.files import is_disk_trouble
 from qcsurrogate.store.folder import StoreFolder
 from qcsurrogate.store.plan import Plan, read_plan
 from qcsurrogate.store.shards import write_records

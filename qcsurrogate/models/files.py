@@ -28,9 +28,9 @@ from torch.nn.modules.module import register_module_parameter_registration_hook 
 from torch.overrides import TorchFunctionMode
 
 from qcsurrogate.errors import ModelFileError, QCSurrogateError, StoreError
+from qcsurrogate.files.atomic import write_atomically
 from qcsurrogate.reference.settings import Method
 from qcsurrogate.registry import find_quantity
-from qcsurrogate.store.files import write_atomically
 
 if TYPE_CHECKING:
     from qcsurrogate.models.base import SurrogateModel

@@ -11,7 +11,7 @@ from pyscf.gto import MoleBase
 
 from qcsurrogate.basis import BasisSet, basis_of_mol
 from qcsurrogate.errors import StructureError
-from qcsurrogate.structure_files import read_structures
+from qcsurrogate.sources.readers import read_structures
 from qcsurrogate.structures import Structure
 
 

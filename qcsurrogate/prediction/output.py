@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from qcsurrogate.errors import OutputError, StoreError
-from qcsurrogate.store.files import write_atomically
+from qcsurrogate.files.atomic import write_atomically
 
 
 def write_output(path: str | Path, content: bytes, what: str) -> None:

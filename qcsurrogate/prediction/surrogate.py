@@ -5,9 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, final, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
-import numpy as np
 import torch
 from ase.data import chemical_symbols
 
@@ -15,9 +14,8 @@ from qcsurrogate.basis import BasisSet, same_functions
 from qcsurrogate.errors import BasisError, DomainError, ModelFileError, SpecError
 from qcsurrogate.models.files import ModelMetadata, read_model
 from qcsurrogate.prediction.inputs import read_request
-from qcsurrogate.prediction.results import DensityPrediction, HamiltonianPrediction, Prediction
+from qcsurrogate.prediction.results import Prediction
 from qcsurrogate.reference.atoms import free_atoms_from_dict
-from qcsurrogate.reference.baseline import baseline_hamiltonian
 from qcsurrogate.reference.settings import Method
 from qcsurrogate.registry import find_quantity
 from qcsurrogate.structures import Structure
@@ -27,8 +25,6 @@ if TYPE_CHECKING:
     from pyscf.gto import Mole
 
     from qcsurrogate.models.base import SurrogateModel
-    from qcsurrogate.models.density import DensityModel
-    from qcsurrogate.models.hamiltonian import HamiltonianModel
 
 MODEL_FILE_NAME = "model.safetensors"
 """The file that a training run leaves in its folder."""
@@ -174,41 +170,6 @@ class Surrogate(ABC, Generic[P]):
     @abstractmethod
     def _predict_batch(self, structures: Sequence[Structure]) -> list[P]:
         """One prediction per structure; the domain has been checked."""
-
-
-@final
-class HamiltonianSurrogate(Surrogate[HamiltonianPrediction]):
-    """Predicts Kohn-Sham Hamiltonians: the free-atom baseline plus the network's correction."""
-
-    def __init__(self, model: HamiltonianModel, metadata: ModelMetadata) -> None:
-        super().__init__(model, metadata)
-        self.model = model
-
-    def _predict_batch(self, structures: Sequence[Structure]) -> list[HamiltonianPrediction]:
-        corrections = self.model.delta_matrices(structures)
-        results = []
-        for structure, correction in zip(structures, corrections, strict=True):
-            mol = self.orbital_basis.build_mol(structure)
-            baseline = baseline_hamiltonian(mol, self.method, self.atoms)
-            hamiltonian = baseline + np.asarray(correction, dtype=np.float64)
-            results.append(HamiltonianPrediction(structure, self.orbital_basis, hamiltonian))
-        return results
-
-
-@final
-class DensitySurrogate(Surrogate[DensityPrediction]):
-    """Predicts electron densities: free atoms plus the network's expansion."""
-
-    def __init__(self, model: DensityModel, metadata: ModelMetadata) -> None:
-        super().__init__(model, metadata)
-        self.model = model
-        self.density_basis: BasisSet = model.density_basis
-
-    def _predict_batch(self, structures: Sequence[Structure]) -> list[DensityPrediction]:
-        return [
-            DensityPrediction(structure, self.density_basis, self.atoms, np.asarray(coefficients, dtype=np.float64))
-            for structure, coefficients in zip(structures, self.model.coefficients(structures), strict=True)
-        ]
 
 
 def _symbols(atomic_numbers: Sequence[int]) -> str:

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from pyscf import lib
 
 from qcsurrogate.errors import ConvergenceError, StructureError
+from qcsurrogate.reference.harmonic import HarmonicModes
 from qcsurrogate.reference.kohn_sham import run_kohn_sham
 from qcsurrogate.reference.settings import Method
-from qcsurrogate.sampling import HarmonicModes
 from qcsurrogate.structures import Structure
 from qcsurrogate.units import (
     ANGSTROM_PER_BOHR,

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcsurrogate.errors import StoreError
-from qcsurrogate.store.files import read_sealed_json, remove_quietly, sealed_json, write_atomically
+from qcsurrogate.files.atomic import read_sealed_json, remove_quietly, sealed_json, write_atomically
 from qcsurrogate.store.hdf5 import Expected, StoredArray, read_arrays, write_arrays
 
 CATALOG_NAME: Final = "catalog.json"

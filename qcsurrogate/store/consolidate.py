@@ -17,6 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcsurrogate.errors import SpecError, StoreError
+from qcsurrogate.files.atomic import (
+    TEMPORARY_SUFFIX,
+    exclusive_lock,
+    read_limited,
+    read_sealed_json,
+    remove_quietly,
+    sealed_json,
+    sha256,
+    write_atomically,
+)
 from qcsurrogate.reference.record import FieldShape
 from qcsurrogate.store.catalog import (
     Catalog,
@@ -27,16 +37,6 @@ from qcsurrogate.store.catalog import (
     sweep_leftovers,
     write_catalog,
     write_leftovers,
-)
-from qcsurrogate.store.files import (
-    TEMPORARY_SUFFIX,
-    exclusive_lock,
-    read_limited,
-    read_sealed_json,
-    remove_quietly,
-    sealed_json,
-    sha256,
-    write_atomically,
 )
 from qcsurrogate.store.folder import Header, StoreFolder
 from qcsurrogate.store.plan import Plan

@@ -25,7 +25,7 @@ from qcsurrogate.errors import (
     TimeLimitError,
     suggestion,
 )
-from qcsurrogate.store.files import json_bytes, read_json, write_atomically
+from qcsurrogate.files.atomic import json_bytes, read_json, write_atomically
 
 Cause = Literal["not_converged", "memory", "time", "worker_lost", "bad_geometry", "check_failed", "unexpected"]
 CAUSES: Final[tuple[Cause, ...]] = get_args(Cause)

@@ -35,10 +35,7 @@ from typing import Any, Literal
 import numpy as np
 
 from qcsurrogate.errors import BasisError, SpecError, StoreError
-from qcsurrogate.reference.atoms import FreeAtoms, free_atoms_from_dict, free_atoms_to_dict
-from qcsurrogate.store.catalog import CONSOLIDATED, Catalog, read_catalog
-from qcsurrogate.store.failures import Cause, Failure, forgive, read_failure, record_failure
-from qcsurrogate.store.files import (
+from qcsurrogate.files.atomic import (
     TEMPORARY_SUFFIX,
     is_locked,
     json_bytes,
@@ -51,12 +48,15 @@ from qcsurrogate.store.files import (
     sha256,
     write_atomically,
 )
+from qcsurrogate.files.yaml_model import MAXIMUM_YAML_BYTES, dump_yaml
+from qcsurrogate.reference.atoms import FreeAtoms, free_atoms_from_dict, free_atoms_to_dict
+from qcsurrogate.sources.kinds import source_files
+from qcsurrogate.store.catalog import CONSOLIDATED, Catalog, read_catalog
+from qcsurrogate.store.failures import Cause, Failure, forgive, read_failure, record_failure
 from qcsurrogate.store.hdf5 import damaged
 from qcsurrogate.store.plan import Plan, read_plan, write_plan
 from qcsurrogate.store.raw import RAW_SUFFIX
-from qcsurrogate.store.sources import source_files
 from qcsurrogate.store.spec import DataSpec, parse_spec
-from qcsurrogate.store.yaml_model import MAXIMUM_YAML_BYTES, dump_yaml
 from qcsurrogate.versions import installed_versions
 
 State = Literal["waiting", "running", "complete", "error"]

@@ -8,7 +8,7 @@ Version 1.10 of the format is written, in which every piece of metadata carries 
 checksum.
 
 A small file (:func:`write_arrays`, :func:`read_arrays`) is made and read in memory, and
-its bytes are written and read by :mod:`qcsurrogate.store.files`: a full disk cannot
+its bytes are written and read by :mod:`qcsurrogate.files.atomic`: a full disk cannot
 leave HDF5 in a broken state, and the file cannot change between the check of its digest
 and the read.  From a large one (:class:`ArrayFile`) rows are read where they lie.  In
 both cases HDF5 only finds the stored chunks; :mod:`qcsurrogate.store.chunks` decodes
@@ -32,8 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcsurrogate.errors import StoreError
-from qcsurrogate.store.chunks import decoded_chunk, largest_stored_size
-from qcsurrogate.store.files import (
+from qcsurrogate.files.atomic import (
     move_into_place,
     read_limited,
     remove_quietly,
@@ -41,6 +40,7 @@ from qcsurrogate.store.files import (
     temporary_for,
     write_durably,
 )
+from qcsurrogate.store.chunks import decoded_chunk, largest_stored_size
 from qcsurrogate.store.links import Reader, check_root_group
 
 MAXIMUM_FILE_BYTES = 8 * 2**30

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from qcsurrogate.errors import StoreError
-from qcsurrogate.store.files import json_bytes, read_json, write_atomically
+from qcsurrogate.files.atomic import json_bytes, read_json, write_atomically
 
 SLOWEST_KEPT = 20
 _LIMIT_BYTES = 2**20

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from qcsurrogate.errors import SpecError, StoreError
+from qcsurrogate.files.atomic import exclusive_lock
 from qcsurrogate.store.agreement import differences_of
 from qcsurrogate.store.catalog import MadeWith, write_catalog
 from qcsurrogate.store.consolidate import (
@@ -20,7 +21,6 @@ from qcsurrogate.store.consolidate import (
     made_with_of,
     write_parts,
 )
-from qcsurrogate.store.files import exclusive_lock
 from qcsurrogate.store.folder import StoreFolder
 from qcsurrogate.store.progress import Progress
 from qcsurrogate.store.shards import RecordFile

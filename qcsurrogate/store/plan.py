@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from qcsurrogate.basis import BasisSet
 from qcsurrogate.errors import StoreError, StructureError
-from qcsurrogate.store.collect import collect
+from qcsurrogate.sources.collect import collect
 from qcsurrogate.store.hdf5 import Expected, StoredArray, damaged, read_arrays, write_arrays
 from qcsurrogate.store.spec import SPLIT_NAMES, DataSpec, SplitName
 from qcsurrogate.store.splits import LEFT_OUT, assign_splits

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcsurrogate.errors import StoreError
-from qcsurrogate.store.files import move_into_place, read_limited, remove_quietly, temporary_for, write_durably
+from qcsurrogate.files.atomic import move_into_place, read_limited, remove_quietly, temporary_for, write_durably
 from qcsurrogate.store.hdf5 import Expected, StoredArray, damaged
 
 RAW_SUFFIX = ".record"

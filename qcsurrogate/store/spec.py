@@ -12,10 +12,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, model_validator
 
 from qcsurrogate.errors import SpecError, suggestion
+from qcsurrogate.files.yaml_model import parse_yaml, read_yaml, validate
 from qcsurrogate.reference.functional import require_functional
 from qcsurrogate.reference.settings import Method, Targets
-from qcsurrogate.store.sources import FROZEN, WATER, Number, Seed, Source, ThermalSource, anchor, without_folders
-from qcsurrogate.store.yaml_model import parse_yaml, read_yaml, validate
+from qcsurrogate.sources.kinds import FROZEN, WATER, Number, Seed, Source, ThermalSource, anchor, without_folders
 from qcsurrogate.structures import Structure
 
 SplitName = Literal["train", "validation", "test"]

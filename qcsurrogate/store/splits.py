@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from qcsurrogate.bonds import connectivities
 from qcsurrogate.errors import SpecError
+from qcsurrogate.sources.bonds import connectivities
 from qcsurrogate.store.spec import MoleculeSplit, RandomSplit, SizeSplit, Split
 from qcsurrogate.structures import Structure
 

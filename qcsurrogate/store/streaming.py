@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcsurrogate.errors import StoreError
-from qcsurrogate.store.files import cannot_write, move_into_place, remove_quietly, temporary_for
+from qcsurrogate.files.atomic import cannot_write, move_into_place, remove_quietly, temporary_for
 from qcsurrogate.store.hdf5 import ArrayFile, Expected, create_dataset, create_file, rows_in_chunk
 
 _PIECE_BYTES = 2**20

@@ -11,8 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from qcsurrogate.store.catalog import sweep_leftovers
-from qcsurrogate.store.files import (
+from qcsurrogate.files.atomic import (
     TEMPORARY_SUFFIX,
     make_folder,
     move_into_place,
@@ -23,6 +22,7 @@ from qcsurrogate.store.files import (
     temporary_for,
     write_atomically,
 )
+from qcsurrogate.store.catalog import sweep_leftovers
 from qcsurrogate.store.folder import PACKAGES, StoreFolder, names_in, stems_in
 from qcsurrogate.store.hdf5 import MAXIMUM_FILE_BYTES, damaged
 from qcsurrogate.store.plan import Plan

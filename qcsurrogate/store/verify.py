@@ -14,12 +14,12 @@ import numpy as np
 
 from qcsurrogate.basis import BasisSet
 from qcsurrogate.errors import QCSurrogateError, RecordError, SpecError, StoreError
+from qcsurrogate.files.atomic import TEMPORARY_SUFFIX, is_locked
 from qcsurrogate.reference.compute import ELECTRON_COUNT_TOLERANCE, check_record, compute_reference
 from qcsurrogate.reference.density_fit import charges
 from qcsurrogate.reference.record import ReferenceRecord
 from qcsurrogate.store.agreement import Difference, differences_of
 from qcsurrogate.store.catalog import Catalog
-from qcsurrogate.store.files import TEMPORARY_SUFFIX, is_locked
 from qcsurrogate.store.folder import PACKAGES, Header, StoreFolder
 from qcsurrogate.store.progress import Progress
 from qcsurrogate.store.raw import RAW_SUFFIX

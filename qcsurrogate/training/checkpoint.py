@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from qcsurrogate.errors import TrainingError
-from qcsurrogate.store.files import write_atomically
+from qcsurrogate.files.atomic import write_atomically
 
 CHECKPOINT_NAME: Final = "checkpoint.safetensors"
 _KEY: Final = "qcsurrogate-checkpoint"

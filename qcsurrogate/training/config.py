@@ -9,7 +9,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from qcsurrogate.errors import SpecError
-from qcsurrogate.store.yaml_model import parse_yaml, read_yaml, validate
+from qcsurrogate.files.yaml_model import parse_yaml, read_yaml, validate
 
 HARMLESS_KEYS = frozenset({"checkpoint_every", "max_minutes", "tensorboard"})
 """Settings of ``training`` that may change between a run and its resumption: no number depends on them."""

@@ -20,10 +20,10 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from qcsurrogate.errors import StoreError, TrainingError
+from qcsurrogate.files.atomic import TEMPORARY_SUFFIX, exclusive_lock, is_locked, make_folder, write_atomically
+from qcsurrogate.files.yaml_model import dump_yaml
 from qcsurrogate.interrupts import Interrupts
 from qcsurrogate.models.files import ModelMetadata, write_model
-from qcsurrogate.store.files import TEMPORARY_SUFFIX, exclusive_lock, is_locked, make_folder, write_atomically
-from qcsurrogate.store.yaml_model import dump_yaml
 from qcsurrogate.training.averaging import MovingAverage
 from qcsurrogate.training.checkpoint import (
     CHECKPOINT_NAME,

@@ -42,7 +42,7 @@ from qcsurrogate.generation import generate
 from qcsurrogate.reference.compute import compute_reference
 from qcsurrogate.reference.record import ReferenceRecord
 from qcsurrogate.reference.settings import EvenTempered, Method
-from qcsurrogate.store.sources import WATER, DisplacementSource
+from qcsurrogate.sources.kinds import WATER, DisplacementSource
 from qcsurrogate.store.spec import DataSpec, RandomSplit
 from qcsurrogate.store.store import Store
 
@@ -54,7 +54,7 @@ CLIENT = """
 import sys
 from qcsurrogate.errors import QCSurrogateError
 from qcsurrogate.generation import generate
-from qcsurrogate.generation.cluster_settings import running_scheduler
+from qcsurrogate.clusters.settings import running_scheduler
 from tests.benchmarks.chaos import chaos_spec, unhurried
 
 if __name__ == "__main__":

@@ -24,11 +24,11 @@ from typing import Any
 
 import psutil
 
+from qcsurrogate.clusters.settings import running_scheduler
 from qcsurrogate.generation import generate
-from qcsurrogate.generation.cluster_settings import running_scheduler
+from qcsurrogate.sources.kinds import WATER, DisplacementSource
 from qcsurrogate.store.folder import StoreFolder
 from qcsurrogate.store.plan import make_plan, read_plan, write_plan
-from qcsurrogate.store.sources import WATER, DisplacementSource
 from qcsurrogate.store.spec import DataSpec, RandomSplit
 from qcsurrogate.store.store import Store
 from tests.benchmarks.chaos import Cluster

@@ -2,16 +2,16 @@ from __future__ import annotations
 
 import pytest
 
-from qcsurrogate.compare.run import compare_subjects
-from qcsurrogate.compare.schema import Comparison, Settings
-from qcsurrogate.compare.showcase import Showcase
+from qcsurrogate.comparison.run import compare_subjects
+from qcsurrogate.comparison.schema import Comparison, Settings
+from qcsurrogate.comparison.showcase import Showcase
 from qcsurrogate.reference.atoms import free_atoms
 from qcsurrogate.reference.compute import compute_reference
 from qcsurrogate.reference.settings import Method
+from qcsurrogate.sources.kinds import DisplacementSource, Equilibrium
 from qcsurrogate.store.folder import StoreFolder
 from qcsurrogate.store.plan import make_plan
 from qcsurrogate.store.shards import write_records
-from qcsurrogate.store.sources import DisplacementSource, Equilibrium
 from qcsurrogate.store.spec import DataSpec, RandomSplit
 from qcsurrogate.store.store import Store
 from tests.compare.known import HOSTILE_NAME, coefficient_noise, known_density, known_hamiltonian, symmetric_noise

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcsurrogate.basis import BasisSet
-from qcsurrogate.compare.subjects import Curve, Subject
+from qcsurrogate.comparison.subjects import Curve, Subject
 from qcsurrogate.models.files import ModelMetadata
-from qcsurrogate.prediction.surrogate import DensitySurrogate, HamiltonianSurrogate
+from qcsurrogate.quantities.density.surrogate import DensitySurrogate
+from qcsurrogate.quantities.hamiltonian.surrogate import HamiltonianSurrogate
 from qcsurrogate.reference.atoms import free_atoms_to_dict
 from qcsurrogate.reference.record import ReferenceRecord
 from qcsurrogate.reference.settings import Method

@@ -6,7 +6,7 @@ from pyscf import dft
 from pyscf.dft import numint
 from pyscf.scf import hf
 
-from qcsurrogate.compare.densities import (
+from qcsurrogate.comparison.densities import (
     GaussianDensity,
     IntegrationGrid,
     OrbitalDensity,

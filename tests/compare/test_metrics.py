@@ -6,8 +6,8 @@ import torch
 from pyscf import dft
 from scipy.stats import ortho_group, spearmanr
 
-from qcsurrogate.compare import metrics
-from qcsurrogate.compare.statistics import summarise
+from qcsurrogate.comparison import metrics
+from qcsurrogate.comparison.statistics import summarise
 from qcsurrogate.conventions import block_diagonal_wigner, inverse_order
 from qcsurrogate.reference.kohn_sham import run_kohn_sham
 from qcsurrogate.reference.settings import Method

@@ -8,14 +8,14 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from qcsurrogate.compare import appendix, pictures
-from qcsurrogate.compare.breakdown import BlockErrors, shell_names
-from qcsurrogate.compare.report import _warnings, render_report
-from qcsurrogate.compare.run import compare_subjects
-from qcsurrogate.compare.schema import Failure
-from qcsurrogate.compare.showcase import Levels, Plane, PlaneDensities
-from qcsurrogate.compare.subjects import Curve
-from qcsurrogate.compare.text import duration, number
+from qcsurrogate.comparison import appendix, pictures
+from qcsurrogate.comparison.breakdown import BlockErrors, shell_names
+from qcsurrogate.comparison.report import _warnings, render_report
+from qcsurrogate.comparison.run import compare_subjects
+from qcsurrogate.comparison.schema import Failure
+from qcsurrogate.comparison.showcase import Levels, Plane, PlaneDensities
+from qcsurrogate.comparison.subjects import Curve
+from qcsurrogate.comparison.text import duration, number
 from qcsurrogate.structures import Structure
 from tests.compare.conftest import METHOD, settings
 from tests.compare.known import HOSTILE_NAME, known_density, known_hamiltonian, symmetric_noise

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qcsurrogate.compare import run, session
-from qcsurrogate.compare.figures import FIGURE
-from qcsurrogate.compare.run import compare, compare_subjects
-from qcsurrogate.compare.schema import read_comparison
-from qcsurrogate.compare.subjects import _labels, check_domain, differences, read_curves
+from qcsurrogate.comparison import run, session
+from qcsurrogate.comparison.figures import FIGURE
+from qcsurrogate.comparison.run import compare, compare_subjects
+from qcsurrogate.comparison.schema import read_comparison
+from qcsurrogate.comparison.subjects import _labels, check_domain, differences, read_curves
 from qcsurrogate.errors import ConvergenceError, DomainError, ModelFileError, OutputError, SpecError, StoreError
 from qcsurrogate.reference.settings import EvenTempered
 from tests.compare.conftest import METHOD, settings

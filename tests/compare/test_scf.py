@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from pyscf import dft
 
-from qcsurrogate.compare.scf import evaluate_once, run_scf
+from qcsurrogate.comparison.scf import evaluate_once, run_scf
 from qcsurrogate.reference.kohn_sham import run_kohn_sham
 from qcsurrogate.reference.settings import Method
 from tests.molecules import WATER

@@ -21,10 +21,10 @@ from qcsurrogate.errors import (
     StructureError,
     TimeLimitError,
 )
+from qcsurrogate.files.atomic import exclusive_lock
 from qcsurrogate.generation import generate
 from qcsurrogate.inspection import failure_report, retry, status
 from qcsurrogate.store.failures import ATTEMPT_LIMITS, CAUSES, Failure, cause_of, checked_limits, group_failures
-from qcsurrogate.store.files import exclusive_lock
 from qcsurrogate.store.folder import StoreFolder
 from qcsurrogate.store.store import Store
 from tests.store import fakes

@@ -11,17 +11,17 @@ from pathlib import Path
 
 import pytest
 
+from qcsurrogate.clusters.settings import parse_cluster
+from qcsurrogate.clusters.start import connected, taking_part
 from qcsurrogate.errors import ClusterError, SpecError
-from qcsurrogate.generation.cluster_settings import parse_cluster
-from qcsurrogate.generation.clusters import connected, taking_part
 from tests.generation.stand_ins import ROOT
 
 SCRIPT = """
 import os, signal, sys, time
 from pathlib import Path
 from qcsurrogate.errors import QCSurrogateError
-from qcsurrogate.generation.cluster_settings import parse_cluster
-from qcsurrogate.generation.clusters import allowed_failures, connected, taking_part
+from qcsurrogate.clusters.settings import parse_cluster
+from qcsurrogate.clusters.start import allowed_failures, connected, taking_part
 from tests.generation.test_cluster_allocation import surroundings
 
 def main(folder, how):

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
+from qcsurrogate.clusters.tls import Keys, load_keys, make_keys, ready_keys
 from qcsurrogate.errors import SpecError, StoreError
-from qcsurrogate.generation.tls import Keys, load_keys, make_keys, ready_keys
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from distributed import Client
 
+from qcsurrogate.clusters.settings import parse_cluster
 from qcsurrogate.generation import generate
-from qcsurrogate.generation.cluster_settings import parse_cluster
 from qcsurrogate.store.folder import StoreFolder
 from qcsurrogate.store.store import Store
 from tests.generation.stand_ins import ROOT, StartQueue, queue, wait_until  # noqa: F401 - a fixture
@@ -66,7 +66,7 @@ def test_a_job_killed_half_way_costs_nothing(
 SCRIPT = """
 import sys
 from qcsurrogate.generation import generate
-from qcsurrogate.generation.cluster_settings import parse_cluster
+from qcsurrogate.clusters.settings import parse_cluster
 from tests.store import fakes
 
 if __name__ == "__main__":

@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 
-from qcsurrogate.errors import SpecError
-from qcsurrogate.generation.cluster_settings import (
+from qcsurrogate.clusters.queues import cluster_options, job_queue_module, log_tail, parse_states
+from qcsurrogate.clusters.settings import (
     load_cluster,
     local_cluster,
     parse_cluster,
     running_scheduler,
     shipped_clusters,
 )
-from qcsurrogate.generation.queues import cluster_options, job_queue_module, log_tail, parse_states
-from qcsurrogate.generation.tls import make_keys
+from qcsurrogate.clusters.tls import make_keys
+from qcsurrogate.errors import SpecError
 
 QUEUE: dict[str, Any] = {"workers": 2, "memory": "8 GiB", "walltime": "24:00:00"}
 KINDS = ["local", "lsf", "pbs", "scheduler", "sge", "slurm", "slurm_runner", "ssh"]

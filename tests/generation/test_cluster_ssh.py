@@ -16,9 +16,9 @@ import asyncssh
 import pytest
 from distributed import get_worker
 
+from qcsurrogate.clusters.settings import parse_cluster
+from qcsurrogate.clusters.start import connected
 from qcsurrogate.errors import ClusterError
-from qcsurrogate.generation.cluster_settings import parse_cluster
-from qcsurrogate.generation.clusters import connected
 from tests.generation.stand_ins import ROOT, wait_until
 
 

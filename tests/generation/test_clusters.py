@@ -17,17 +17,17 @@ from typing import Any
 import pytest
 from distributed import Client, get_worker
 
-from qcsurrogate.errors import ClusterError
-from qcsurrogate.generation.cluster_settings import parse_cluster
-from qcsurrogate.generation.clusters import (
+from qcsurrogate.clusters.queues import THREAD_VARIABLES
+from qcsurrogate.clusters.settings import parse_cluster
+from qcsurrogate.clusters.start import (
     allowed_failures,
     connected,
     local_cluster,
     running_scheduler,
 )
-from qcsurrogate.generation.queues import THREAD_VARIABLES
-from qcsurrogate.generation.tls import Keys, make_keys
-from qcsurrogate.generation.watch import Limits
+from qcsurrogate.clusters.tls import Keys, make_keys
+from qcsurrogate.clusters.watch import Limits
+from qcsurrogate.errors import ClusterError
 from tests.generation.stand_ins import ROOT, StartQueue, queue, wait_until  # noqa: F401 - a fixture
 
 SLURM: dict[str, Any] = {
@@ -94,7 +94,7 @@ def test_local_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_local_worker_whose_nanny_gave_up_is_replaced(
     settings: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("qcsurrogate.generation.clusters._LOCAL_LIMITS", Limits(0.05, 60, 5))
+    monkeypatch.setattr("qcsurrogate.clusters.start._LOCAL_LIMITS", Limits(0.05, 60, 5))
     lines: list[str] = []
     words = {"kind": "local", "workers": 2, "tls": True, "tls_folder": str(tmp_path / "keys")}
     with connected(settings(words), tmp_path, lines.append) as connection:
@@ -267,7 +267,7 @@ def _address(process: subprocess.Popen[str]) -> str:
 def test_a_hand_started_scheduler_with_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     keys = make_keys(tmp_path / "keys")
     make_keys(tmp_path / "other")
-    monkeypatch.setattr("qcsurrogate.generation.clusters._CONNECT_SECONDS", 2.0)
+    monkeypatch.setattr("qcsurrogate.clusters.start._CONNECT_SECONDS", 2.0)
     zero = {"DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "0"}
     scheduler = ["scheduler", "--protocol", "tls", "--host", "127.0.0.1", "--port", "0", "--no-dashboard"]
     with _dask(*scheduler, keys=keys, **zero) as process:
@@ -295,7 +295,7 @@ def test_a_hand_started_scheduler_with_tls(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_an_unreachable_scheduler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("qcsurrogate.generation.clusters._CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr("qcsurrogate.clusters.start._CONNECT_SECONDS", 0.5)
     make_keys(tmp_path / "keys")
     settings = running_scheduler("tls://127.0.0.1:9", tls_folder=str(tmp_path / "keys"))
     expected = r"cannot reach a Dask scheduler at tls://127\.0\.0\.1:9: .*keys in"

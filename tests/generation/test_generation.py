@@ -15,13 +15,14 @@ from distributed import Client
 
 from qcsurrogate import generation
 from qcsurrogate.errors import BasisError, SpecError, StoreError, StructureError
+from qcsurrogate.files import atomic as files
 from qcsurrogate.generation import generate
 from qcsurrogate.reference.compute import compute_reference
 from qcsurrogate.reference.record import FIELDS
-from qcsurrogate.store import files, progress
-from qcsurrogate.store.collect import collect
+from qcsurrogate.sources.collect import collect
+from qcsurrogate.sources.kinds import FileSource, PackagedSource, ThermalSource
+from qcsurrogate.store import progress
 from qcsurrogate.store.folder import StoreFolder
-from qcsurrogate.store.sources import FileSource, PackagedSource, ThermalSource
 from qcsurrogate.store.spec import DataSpec, MoleculeSplit, RandomSplit
 from qcsurrogate.store.store import Store
 from tests.store import fakes

@@ -33,7 +33,7 @@ import json, resource, sys
 from pathlib import Path
 from qcsurrogate.errors import QCSurrogateError
 from qcsurrogate.generation import generate
-from qcsurrogate.generation.cluster_settings import parse_cluster
+from qcsurrogate.clusters.settings import parse_cluster
 from tests.store import fakes
 
 if __name__ == "__main__":

@@ -8,9 +8,9 @@ import pytest
 from qcsurrogate.basis import BasisSet, even_tempered_basis, orbital_basis
 from qcsurrogate.data.datasets import atom_functions
 from qcsurrogate.models.base import SurrogateModel
-from qcsurrogate.models.density import DensityModel
-from qcsurrogate.models.hamiltonian import HamiltonianModel
 from qcsurrogate.models.settings import DensitySettings, EncoderSettings, HamiltonianSettings
+from qcsurrogate.quantities.density.model import DensityModel
+from qcsurrogate.quantities.hamiltonian.model import HamiltonianModel
 from qcsurrogate.structures import Structure
 from qcsurrogate.testing import assert_equivariant, perturb
 

@@ -12,8 +12,8 @@ from qcsurrogate.basis import orbital_basis
 from qcsurrogate.data.datasets import GraphSettings, HamiltonianBatch
 from qcsurrogate.errors import DomainError, ModelFileError, SpecError
 from qcsurrogate.models.build import validated
-from qcsurrogate.models.hamiltonian import HamiltonianModel, pair_cutoff
 from qcsurrogate.models.settings import HamiltonianSettings
+from qcsurrogate.quantities.hamiltonian.model import HamiltonianModel, pair_cutoff
 from qcsurrogate.registry import find_quantity
 from qcsurrogate.structures import Structure
 from qcsurrogate.testing import perturb

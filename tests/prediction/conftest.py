@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from qcsurrogate.prediction.surrogate import DensitySurrogate, HamiltonianSurrogate
+from qcsurrogate.quantities.density.surrogate import DensitySurrogate
+from qcsurrogate.quantities.hamiltonian.surrogate import HamiltonianSurrogate
 from qcsurrogate.reference.atoms import FreeAtoms, free_atoms
 from qcsurrogate.reference.kohn_sham import ConvergedSCF, run_kohn_sham
 from tests.prediction.exact import ELEMENTS, METHOD, WATER, ExactDensityModel, ExactHamiltonianModel, metadata

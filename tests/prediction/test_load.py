@@ -7,7 +7,8 @@ import pytest
 
 import qcsurrogate
 from qcsurrogate.errors import ModelFileError, SpecError
-from qcsurrogate.prediction.surrogate import DensitySurrogate, HamiltonianSurrogate
+from qcsurrogate.quantities.density.surrogate import DensitySurrogate
+from qcsurrogate.quantities.hamiltonian.surrogate import HamiltonianSurrogate
 from tests.prediction.exact import HYDROGEN, STRETCHED, WATER
 
 MOLECULES = [WATER, HYDROGEN, STRETCHED]

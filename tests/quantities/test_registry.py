@@ -11,7 +11,7 @@ import qcsurrogate
 from qcsurrogate import registry
 from qcsurrogate.cli import main
 from qcsurrogate.errors import ModelFileError, SpecError
-from qcsurrogate.structure_files import read_structures
+from qcsurrogate.sources.readers import read_structures
 from qcsurrogate.testing import assert_equivariant
 from tests.quantities.toy import ToyEnergy, ToySurrogate
 

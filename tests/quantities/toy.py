@@ -12,9 +12,9 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from qcsurrogate.basis import BasisSet
-from qcsurrogate.compare.figures import Figure
-from qcsurrogate.compare.judge import Judge
-from qcsurrogate.compare.page import Section
+from qcsurrogate.comparison.figures import Figure
+from qcsurrogate.comparison.judge import Judge
+from qcsurrogate.comparison.page import Section
 from qcsurrogate.data.graphs import Graph, GraphSettings, collate
 from qcsurrogate.models.base import SurrogateModel
 from qcsurrogate.models.build import readable, validated, with_neighbours

@@ -10,10 +10,10 @@ import pytest
 from rdkit import Chem
 from rdkit.Chem import rdDistGeom, rdForceFieldHelpers
 
-from qcsurrogate.bonds import bonded, connectivity
 from qcsurrogate.errors import SpecError, StructureError
-from qcsurrogate.sampling import sample_conformers
-from qcsurrogate.selection import superposition_rmsd
+from qcsurrogate.sources.bonds import bonded, connectivity
+from qcsurrogate.sources.samplers import sample_conformers
+from qcsurrogate.sources.selection import superposition_rmsd
 from qcsurrogate.units import ANGSTROM_PER_BOHR
 
 

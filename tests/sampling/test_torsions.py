@@ -8,7 +8,7 @@ from rdkit import Chem
 from rdkit.Chem import rdDistGeom, rdMolTransforms
 
 from qcsurrogate.errors import StructureError
-from qcsurrogate.sampling import rotatable_dihedrals, sample_conformers, scan_torsions
+from qcsurrogate.sources.samplers import rotatable_dihedrals, sample_conformers, scan_torsions
 from qcsurrogate.structures import Structure
 from tests.molecules import WATER
 
@@ -19,7 +19,7 @@ def conformer(smiles: str) -> Structure:
 
 def internal_coordinates(structure: Structure) -> tuple[np.ndarray, np.ndarray]:
     """Bond lengths and angles, by the bonds of the first geometry."""
-    from qcsurrogate.bonds import bonded
+    from qcsurrogate.sources.bonds import bonded
 
     bonds = bonded(structure)
     atoms = structure.to_ase()

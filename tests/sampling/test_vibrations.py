@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from qcsurrogate.errors import StructureError
-from qcsurrogate.sampling import (
-    HarmonicModes,
+from qcsurrogate.reference.harmonic import HarmonicModes
+from qcsurrogate.sources.samplers import (
     normal_coordinate_deviations,
     sample_displacements,
     sample_thermal,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from qcsurrogate.sampling import sample_displacements
-from qcsurrogate.selection import coulomb_spectra, most_diverse
-from qcsurrogate.store.collect import collect
+from qcsurrogate.sources.collect import collect
+from qcsurrogate.sources.samplers import sample_displacements
+from qcsurrogate.sources.selection import coulomb_spectra, most_diverse
 from qcsurrogate.store.spec import load_spec
 from qcsurrogate.structures import Structure
 from tests.molecules import FLUOROSULFONAMIDE, WATER, random_orthogonal

@@ -7,9 +7,9 @@ import pytest
 from ase.build import molecule as ase_molecule
 
 from qcsurrogate.errors import StructureError
-from qcsurrogate.sampling import sample_conformers, sample_displacements
-from qcsurrogate.selection import geometric_duplicates, superposition_rmsd
-from qcsurrogate.store.collect import collect
+from qcsurrogate.sources.collect import collect
+from qcsurrogate.sources.samplers import sample_conformers, sample_displacements
+from qcsurrogate.sources.selection import geometric_duplicates, superposition_rmsd
 from qcsurrogate.store.spec import load_spec
 from qcsurrogate.structures import Structure
 from tests.molecules import FLUOROSULFONAMIDE, WATER, random_orthogonal

@@ -17,7 +17,7 @@ from qcsurrogate.errors import ConvergenceError
 from qcsurrogate.reference.atoms import FreeAtoms
 from qcsurrogate.reference.record import ReferenceRecord
 from qcsurrogate.reference.settings import Method, Targets
-from qcsurrogate.store.sources import DisplacementSource, Equilibrium
+from qcsurrogate.sources.kinds import DisplacementSource, Equilibrium
 from qcsurrogate.store.spec import DataSpec, RandomSplit
 from qcsurrogate.structures import Structure
 

@@ -13,16 +13,16 @@ import pytest
 from pydantic import TypeAdapter
 
 from qcsurrogate.errors import SpecError, StructureError
+from qcsurrogate.files.yaml_model import dump_yaml
 from qcsurrogate.reference.settings import Method
-from qcsurrogate.selection import geometric_duplicates
-from qcsurrogate.store.chosen import Collected
-from qcsurrogate.store.collect import collect
+from qcsurrogate.sources.chosen import Collected
+from qcsurrogate.sources.collect import collect
+from qcsurrogate.sources.kinds import Source
+from qcsurrogate.sources.readers import read_structures
+from qcsurrogate.sources.selection import geometric_duplicates
 from qcsurrogate.store.folder import source_digest
 from qcsurrogate.store.plan import make_plan
-from qcsurrogate.store.sources import Source
 from qcsurrogate.store.spec import DataSpec, MoleculeSplit, RandomSplit, load_spec, parse_spec
-from qcsurrogate.store.yaml_model import dump_yaml
-from qcsurrogate.structure_files import read_structures
 from qcsurrogate.structures import Structure
 from qcsurrogate.units import ANGSTROM_PER_BOHR
 from tests.molecules import random_orthogonal

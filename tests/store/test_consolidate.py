@@ -16,12 +16,12 @@ from distributed import Client
 
 from qcsurrogate import cli
 from qcsurrogate.errors import SpecError, StoreError
+from qcsurrogate.files.atomic import exclusive_lock, read_sealed_json, sealed_json
 from qcsurrogate.generation import generate
 from qcsurrogate.inspection import inspect
 from qcsurrogate.reference.record import FIELDS, ReferenceRecord
 from qcsurrogate.store.catalog import sweep_leftovers, write_leftovers
 from qcsurrogate.store.consolidate import consolidate
-from qcsurrogate.store.files import exclusive_lock, read_sealed_json, sealed_json
 from qcsurrogate.store.folder import StoreFolder
 from qcsurrogate.store.hdf5 import ArrayFile, Expected, StoredArray, read_arrays
 from qcsurrogate.store.slices import RecordSlices

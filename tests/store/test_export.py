@@ -19,10 +19,10 @@ from qcsurrogate import cli
 from qcsurrogate.errors import OutputError, SpecError, StoreError
 from qcsurrogate.reference.compute import compute_reference
 from qcsurrogate.reference.settings import Method, Targets
+from qcsurrogate.sources.kinds import WATER, DisplacementSource
 from qcsurrogate.store.export.extxyz import export_extxyz
 from qcsurrogate.store.export.qcschema import atomic_result, export_qcschema
 from qcsurrogate.store.export.qh9 import export_qh9, row
-from qcsurrogate.store.sources import WATER, DisplacementSource
 from qcsurrogate.store.spec import DataSpec, RandomSplit
 from qcsurrogate.store.store import Store
 from tests.store import fakes

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from qcsurrogate.errors import StoreError
+from qcsurrogate.files.atomic import read_sealed_json, sealed_json
 from qcsurrogate.store.chunks import decoded_chunk, fletcher32, largest_stored_size
-from qcsurrogate.store.files import read_sealed_json, sealed_json
 from qcsurrogate.store.hdf5 import ArrayFile, Expected, read_arrays
 from qcsurrogate.store.store import Store
 from tests.benchmarks import hostile_files

@@ -13,9 +13,9 @@ from qcsurrogate.reference.atoms import free_atoms
 from qcsurrogate.reference.compute import check_record, compute_reference
 from qcsurrogate.reference.record import FIELD, FIELDS, OPEN_SHELL_FIELDS
 from qcsurrogate.reference.settings import Method, Targets
+from qcsurrogate.sources.kinds import DisplacementSource, Equilibrium
 from qcsurrogate.store.plan import make_plan
 from qcsurrogate.store.shards import read_records, stored_fields, write_records
-from qcsurrogate.store.sources import DisplacementSource, Equilibrium
 from qcsurrogate.store.spec import DataSpec, RandomSplit
 from qcsurrogate.store.store import Store
 from qcsurrogate.structures import Structure

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from qcsurrogate.errors import SpecError
-from qcsurrogate.store.collect import collect
-from qcsurrogate.store.sources import FileSource
+from qcsurrogate.files.yaml_model import dump_yaml, parse_yaml
+from qcsurrogate.sources.collect import collect
+from qcsurrogate.sources.kinds import FileSource
 from qcsurrogate.store.spec import (
     DataSpec,
     MoleculeSplit,
@@ -20,7 +21,6 @@ from qcsurrogate.store.spec import (
     shipped_specs,
     spec_schema,
 )
-from qcsurrogate.store.yaml_model import dump_yaml, parse_yaml
 from qcsurrogate.structures import Structure
 from tests.store import fakes
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from qcsurrogate.bonds import connectivity
 from qcsurrogate.errors import SpecError
-from qcsurrogate.sampling import sample_displacements
-from qcsurrogate.store.collect import collect
+from qcsurrogate.sources.bonds import connectivity
+from qcsurrogate.sources.collect import collect
+from qcsurrogate.sources.samplers import sample_displacements
 from qcsurrogate.store.spec import MoleculeSplit, RandomSplit, SizeSplit, load_spec
 from qcsurrogate.store.splits import LEFT_OUT, TEST, TRAIN, VALIDATION, assign_splits
 from qcsurrogate.structures import Structure

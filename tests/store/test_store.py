@@ -13,11 +13,11 @@ import pytest
 from distributed import Client
 
 from qcsurrogate.errors import RecordError, StoreError
+from qcsurrogate.files.atomic import exclusive_lock, sha256
 from qcsurrogate.generation import generate
 from qcsurrogate.reference.record import FIELDS, ReferenceRecord
 from qcsurrogate.reference.settings import Targets
 from qcsurrogate.store import store as store_module
-from qcsurrogate.store.files import exclusive_lock, sha256
 from qcsurrogate.store.folder import StoreFolder
 from qcsurrogate.store.hdf5 import StoredArray, write_arrays
 from qcsurrogate.store.plan import make_plan

@@ -14,7 +14,7 @@ from rdkit import Chem
 from rdkit.Chem import rdDistGeom
 
 from qcsurrogate.errors import StructureError
-from qcsurrogate.structure_files import read_geometries, read_structures
+from qcsurrogate.sources.readers import read_geometries, read_structures
 from qcsurrogate.structures import Structure
 from qcsurrogate.units import ANGSTROM_PER_BOHR
 from tests.molecules import FLUOROSULFONAMIDE, WATER

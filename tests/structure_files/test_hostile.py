@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from qcsurrogate.errors import StructureError
-from qcsurrogate.structure_files import read_structures
-from qcsurrogate.structure_files.archive import tar_members
+from qcsurrogate.sources.readers import read_structures
+from qcsurrogate.sources.readers.archive import tar_members
 from tests.structure_files.files import METHANE, write_tar
 
 

@@ -10,11 +10,11 @@ import torch
 from qcsurrogate.basis import BasisSet
 from qcsurrogate.data.datasets import DensityDataset
 from qcsurrogate.models.build import readable, validated, with_neighbours
-from qcsurrogate.models.density import DensityModel
 from qcsurrogate.models.files import ModelMetadata
 from qcsurrogate.models.settings import DensitySettings
-from qcsurrogate.prediction.surrogate import DensitySurrogate
 from qcsurrogate.quantities.density.judge import DensityJudge
+from qcsurrogate.quantities.density.model import DensityModel
+from qcsurrogate.quantities.density.surrogate import DensitySurrogate
 from qcsurrogate.registry import Quantity
 from qcsurrogate.store.spec import SplitName
 from qcsurrogate.store.store import Store

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from qcsurrogate.basis import same_functions
-from qcsurrogate.compare.densities import GaussianDensity
-from qcsurrogate.compare.judge import Judge, finite
-from qcsurrogate.compare.measure import Reference, Values, fitted_density_grid_values, fitted_density_values
-from qcsurrogate.compare.subjects import auxiliary_name
+from qcsurrogate.comparison.densities import GaussianDensity
+from qcsurrogate.comparison.judge import Judge, finite
+from qcsurrogate.comparison.measure import Reference, Values, fitted_density_grid_values, fitted_density_values
+from qcsurrogate.comparison.subjects import auxiliary_name
 from qcsurrogate.prediction.results import DensityPrediction
-from qcsurrogate.prediction.surrogate import DensitySurrogate
+from qcsurrogate.quantities.density.surrogate import DensitySurrogate
 from qcsurrogate.store.store import Store
 
 
 class DensityJudge(Judge):
-    """See :class:`qcsurrogate.compare.judge.Judge`."""
+    """See :class:`qcsurrogate.comparison.judge.Judge`."""
 
     def __init__(self, surrogate: DensitySurrogate) -> None:
         self._surrogate = surrogate

@@ -8,17 +8,17 @@ from typing import Any, ClassVar
 import torch
 
 from qcsurrogate.basis import BasisSet
-from qcsurrogate.compare import sections
-from qcsurrogate.compare.page import Section
-from qcsurrogate.compare.schema import Comparison
-from qcsurrogate.compare.showcase import Showcase
+from qcsurrogate.comparison import sections
+from qcsurrogate.comparison.page import Section
+from qcsurrogate.comparison.schema import Comparison
+from qcsurrogate.comparison.showcase import Showcase
 from qcsurrogate.data.datasets import HamiltonianDataset
 from qcsurrogate.models.build import readable, validated, with_neighbours
 from qcsurrogate.models.files import ModelMetadata
-from qcsurrogate.models.hamiltonian import HamiltonianModel
 from qcsurrogate.models.settings import HamiltonianSettings
-from qcsurrogate.prediction.surrogate import HamiltonianSurrogate
 from qcsurrogate.quantities.hamiltonian.judge import HamiltonianJudge
+from qcsurrogate.quantities.hamiltonian.model import HamiltonianModel
+from qcsurrogate.quantities.hamiltonian.surrogate import HamiltonianSurrogate
 from qcsurrogate.registry import Quantity
 from qcsurrogate.store.spec import SplitName
 from qcsurrogate.store.store import Store

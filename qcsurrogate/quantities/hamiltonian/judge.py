@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from qcsurrogate.compare.breakdown import BlockErrors
-from qcsurrogate.compare.densities import OrbitalDensity
-from qcsurrogate.compare.judge import Judge, finite
-from qcsurrogate.compare.measure import (
+from qcsurrogate.comparison.breakdown import BlockErrors
+from qcsurrogate.comparison.densities import OrbitalDensity
+from qcsurrogate.comparison.judge import Judge, finite
+from qcsurrogate.comparison.measure import (
     Parity,
     PredictedOrbitals,
     Reference,
@@ -16,11 +16,11 @@ from qcsurrogate.compare.measure import (
     orbital_density_values,
 )
 from qcsurrogate.prediction.results import HamiltonianPrediction
-from qcsurrogate.prediction.surrogate import HamiltonianSurrogate
+from qcsurrogate.quantities.hamiltonian.surrogate import HamiltonianSurrogate
 
 
 class HamiltonianJudge(Judge):
-    """See :class:`qcsurrogate.compare.judge.Judge`."""
+    """See :class:`qcsurrogate.comparison.judge.Judge`."""
 
     starts_scf: ClassVar[bool] = True
 

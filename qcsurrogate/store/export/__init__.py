@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO
 
 from qcsurrogate.errors import OutputError
-from qcsurrogate.store.files import flush_folder, temporary_for
+from qcsurrogate.files.atomic import flush_folder, temporary_for
 from qcsurrogate.store.spec import SPLIT_NAMES, SplitName
 from qcsurrogate.store.store import Store
 

@@ -1,0 +1,332 @@
+"""Workers for a generation: started, reached, kept up.
+
+The scheduler runs in the process that generates, except where one runs already or
+where a SLURM allocation holds all processes.  Every worker runs one task at a time, in
+one process, with as many OpenMP threads as the settings say.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from multiprocessing import resource_tracker
+from pathlib import Path
+from typing import Any
+
+import dask
+from dask.system import CPU_COUNT
+from distributed import Client, LocalCluster
+from distributed.core import Status
+from distributed.deploy.spec import SpecCluster
+
+from qcsurrogate.clusters.allocation import QUIET, SCHEDULER_CONFIG, Allocation, taking_part
+from qcsurrogate.clusters.queue_settings import QueueSettings
+from qcsurrogate.clusters.queues import (
+    THREAD_VARIABLES,
+    WORKER_CONFIG,
+    JobState,
+    job_states,
+    log_folder,
+    log_tail,
+    queue_cluster,
+)
+from qcsurrogate.clusters.settings import (
+    ClusterSettings,
+    LocalSettings,
+    SchedulerSettings,
+    SlurmRunnerSettings,
+    SshSettings,
+    load_cluster,
+    local_cluster,
+    running_scheduler,
+    shipped_clusters,
+)
+from qcsurrogate.clusters.ssh import SshWorker, ssh_cluster, ssh_workers
+from qcsurrogate.clusters.tls import Keys, make_keys, ready_keys
+from qcsurrogate.clusters.watch import Job, Limits, Look, Watchdog
+from qcsurrogate.errors import ClusterError, SpecError
+
+__all__ = [
+    "Allocation",
+    "ClusterSettings",
+    "Connection",
+    "allowed_failures",
+    "connected",
+    "load_cluster",
+    "local_cluster",
+    "make_keys",
+    "running_scheduler",
+    "shipped_clusters",
+    "taking_part",
+]
+
+_CONNECT_SECONDS = 30.0
+_LOCAL_LIMITS = Limits(look_every=5.0, startup=600.0, failures=5)
+
+
+@dataclass(frozen=True)
+class Connection:
+    """A cluster as the driver sees it.
+
+    Attributes:
+        client: for submitting.
+        threads: OpenMP threads of one worker.
+        workers: worker processes that were asked for, at most; None where others start them.
+        dashboard: address of the web page, where one was asked for.
+    """
+
+    client: Client
+    threads: int = 1
+    workers: int | None = None
+    dashboard: str | None = None
+    watchdog: Watchdog | None = None
+
+    def tend(self) -> None:
+        """Keep the workers up: cheap, to be called every few seconds.
+
+        Raises:
+            ClusterError: if workers cannot be kept up.
+        """
+        if self.watchdog is not None:
+            self.watchdog.tend()
+
+    def slots(self) -> int:
+        """How many tasks can run at a time once all workers are there; at least one."""
+        return max(1, self.workers if self.workers is not None else sum(self.client.nthreads().values()))
+
+
+@contextlib.contextmanager
+def connected(
+    settings: ClusterSettings,
+    scratch: Path,
+    log: Callable[[str], None],
+    allocation: Allocation | None = None,
+) -> Iterator[Connection]:
+    """Workers as the settings want them, for as long as this is entered.
+
+    Args:
+        settings: where to run.
+        scratch: folder for temporary files of local workers, and for logs and keys of jobs.
+        log: takes one line per event: a worker that is replaced, and why.
+        allocation: what :func:`taking_part` gave.
+
+    Raises:
+        SpecError: if a package is missing, or keys cannot be used.
+        ClusterError: if no worker can be started, or the scheduler cannot be reached.
+    """
+    match settings:
+        case SchedulerSettings():
+            with _running(settings, log) as connection:
+                yield connection
+        case SlurmRunnerSettings():
+            if allocation is None:
+                raise SpecError("kind 'slurm_runner' needs its allocation; expected taking_part() to be entered first")
+            yield Connection(
+                allocation.client, settings.threads, allocation.workers, _link(settings, allocation.client)
+            )
+        case _:
+            with _started(settings, scratch, log) as connection:
+                yield connection
+
+
+def allowed_failures(client: Client) -> int:
+    """How many workers may die over a task until this client's scheduler gives it up; ours has 0."""
+
+    def read(dask_scheduler: Any) -> int:  # nested, so that it travels by value
+        return int(dask_scheduler.allowed_failures)
+
+    return int(client.run_on_scheduler(read))
+
+
+@contextlib.contextmanager
+def _running(settings: SchedulerSettings, log: Callable[[str], None]) -> Iterator[Connection]:
+    keys = ready_keys(settings.tls_folder) if settings.tls else None
+    try:
+        client = Client(settings.address, security=keys.security() if keys else None, timeout=_CONNECT_SECONDS)
+    except OSError as error:  # TimeoutError and refused certificates among them
+        hint = f", and that it was started with the keys in '{settings.tls_folder}'" if keys else ""
+        raise ClusterError(
+            f"cannot reach a Dask scheduler at {settings.address}: {error or type(error).__name__}; expected one that "
+            f"runs: check the address{hint}"
+        ) from error
+    with client:
+        if not client.nthreads():
+            log(f"the scheduler at {settings.address} has no workers yet")
+        yield Connection(client, settings.threads, None, _link(settings, client))
+
+
+@contextlib.contextmanager
+def _started(
+    settings: LocalSettings | QueueSettings | SshSettings, scratch: Path, log: Callable[[str], None]
+) -> Iterator[Connection]:
+    keys = ready_keys(settings.tls_folder) if settings.tls else None
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(dask.config.set(_configuration(settings, scratch)))
+        if isinstance(settings, LocalSettings):
+            stack.enter_context(_environment(_local_environment(settings, scratch)))
+        with _interrupts_held_back():
+            cluster = _cluster(settings, keys, scratch)
+            stack.enter_context(cluster)
+            watchdog = Watchdog(cluster, _look(settings), _tail(settings, scratch), _limits(settings), log)
+            workers = _ask_for_workers(settings, keys, cluster, watchdog)
+            client = stack.enter_context(Client(cluster))
+        yield Connection(client, settings.threads, workers, _link(settings, client), watchdog)
+
+
+def _configuration(settings: LocalSettings | QueueSettings | SshSettings, scratch: Path) -> dict[str, Any]:
+    configuration: dict[str, Any] = {
+        **SCHEDULER_CONFIG,
+        **WORKER_CONFIG,
+        "distributed.deploy.lost-worker-timeout": "1000 days",  # the watchdog knows better
+    }
+    if isinstance(settings, LocalSettings):
+        configuration |= {
+            "distributed.nanny.pre-spawn-environ": _local_environment(settings, scratch),
+            "distributed.logging": {"distributed": "critical"},
+            "temporary-directory": _local_scratch(settings, scratch),
+        }
+    return configuration
+
+
+def _local_scratch(settings: LocalSettings, scratch: Path) -> str:
+    return os.path.expanduser(os.path.expandvars(settings.scratch)) if settings.scratch else str(scratch)
+
+
+def _local_environment(settings: LocalSettings, scratch: Path) -> dict[str, str]:
+    folder = _local_scratch(settings, scratch)
+    return {
+        **dict.fromkeys(THREAD_VARIABLES, str(settings.threads)),
+        "PYSCF_TMPDIR": folder,
+        "TMPDIR": folder,
+        **QUIET,
+    }
+
+
+def _cluster(settings: LocalSettings | QueueSettings | SshSettings, keys: Keys | None, scratch: Path) -> SpecCluster:
+    try:
+        match settings:
+            case LocalSettings():
+                return _local(settings, keys, scratch)
+            case SshSettings():
+                return ssh_cluster(settings, keys)
+            case _:
+                return queue_cluster(settings, keys, scratch)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ClusterError(
+            f"cannot start a Dask scheduler here: {error}; check interface and scheduler_port"
+        ) from error
+
+
+def _local(settings: LocalSettings, keys: Keys | None, scratch: Path) -> LocalCluster:
+    return LocalCluster(
+        n_workers=settings.workers or max(1, CPU_COUNT // settings.threads),
+        threads_per_worker=1,
+        processes=True,
+        host="127.0.0.1",
+        security=keys.security() if keys else None,
+        dashboard_address=settings.dashboard_address,
+        worker_dashboard_address="127.0.0.1:0",
+        scheduler_kwargs={"dashboard": bool(settings.dashboard)},
+        local_directory=_local_scratch(settings, scratch),
+        silence_logs=logging.CRITICAL,
+        **({"memory_limit": settings.memory} if settings.memory else {}),
+    )
+
+
+def _ask_for_workers(
+    settings: LocalSettings | QueueSettings | SshSettings, keys: Keys | None, cluster: SpecCluster, watchdog: Watchdog
+) -> int:
+    match settings:
+        case LocalSettings():
+            return len(cluster.worker_spec)
+        case SshSettings():
+            cluster.worker_spec.update(ssh_workers(settings, keys))
+            watchdog.start()
+            return settings.workers
+        case _:
+            adaptive = settings.adaptive
+            at_once = settings.workers if adaptive is None else max(1, adaptive.minimum)
+            for _ in range(at_once or 0):
+                cluster.worker_spec.update(cluster.new_worker_spec())
+            watchdog.start()  # before it adapts, so that what the batch system refuses is heard
+            if adaptive is not None:
+                cluster.adapt(minimum=adaptive.minimum, maximum=adaptive.maximum)
+            return settings.most_workers
+
+
+def _look(settings: LocalSettings | QueueSettings | SshSettings) -> Look:
+    async def at_nannies(jobs: Mapping[Any, Job]) -> Mapping[Any, JobState]:
+        gone = (Status.closing, Status.closed, Status.failed, Status.stopped)
+        return {name: "ended" if nanny.status in gone else "running" for name, nanny in jobs.items()}
+
+    async def at_processes(jobs: Mapping[Any, SshWorker]) -> Mapping[Any, JobState]:
+        return {name: process.state for name, process in jobs.items()}
+
+    async def at_queue(jobs: Mapping[Any, Job]) -> Mapping[Any, JobState]:
+        states = await job_states(settings.kind)
+        if states is None:
+            return {}
+        return {name: states.get(str(job.job_id), "ended") for name, job in jobs.items()}
+
+    match settings:
+        case LocalSettings():
+            return at_nannies
+        case SshSettings():
+            return at_processes
+        case _:
+            return at_queue
+
+
+def _tail(settings: LocalSettings | QueueSettings | SshSettings, scratch: Path) -> Callable[[Job], str]:
+    match settings:
+        case LocalSettings():
+            return lambda _nanny: ""
+        case SshSettings():
+            return lambda process: "\n".join(process.printed)
+        case _:
+            folder = log_folder(settings, scratch)
+            return lambda job: log_tail(folder, job.job_id)
+
+
+def _limits(settings: LocalSettings | QueueSettings | SshSettings) -> Limits:
+    if isinstance(settings, LocalSettings):
+        return _LOCAL_LIMITS
+    return Limits(settings.look_every_seconds, settings.startup_seconds, settings.failures_allowed)
+
+
+def _link(settings: ClusterSettings, client: Client) -> str | None:
+    return client.dashboard_link if settings.dashboard else None
+
+
+@contextlib.contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Variables that processes started inside inherit, whatever the shell says; they count before Dask's settings."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """Let Ctrl-C wait until the cluster stands, and never reach its processes.
+
+    Threads and processes inherit the mask, so that only the calling thread, which
+    leaves the store in order, ever sees the interrupt.
+    """
+    resource_tracker.ensure_running()  # it would unblock the signal if it were started inside
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

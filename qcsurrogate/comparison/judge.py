@@ -1,0 +1,59 @@
+"""How predictions of one quantity are measured; each quantity has its own judge."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcsurrogate.comparison.breakdown import BlockErrors
+from qcsurrogate.comparison.densities import ElectronDensity
+from qcsurrogate.comparison.figures import Figure
+from qcsurrogate.comparison.measure import Parity, PredictedOrbitals, Reference, Values
+from qcsurrogate.store.store import Store
+
+
+class Judge(ABC):
+    """Measures the predictions of one surrogate, molecule by molecule.
+
+    Attributes:
+        figures: definitions of the figures that only this quantity has.
+        starts_scf: whether its predictions have a ``density_matrix`` that an SCF can start from;
+            :meth:`orbitals` is then not None.
+        blocks, parity: gathered while measuring, by quantities with matrix blocks and orbitals.
+    """
+
+    figures: ClassVar[Sequence[Figure]] = ()
+    starts_scf: ClassVar[bool] = False
+    blocks: BlockErrors | None = None
+    parity: Parity | None = None
+
+    @abstractmethod
+    def measure(self, prediction: Any, reference: Reference, *, on_grid: bool) -> Values:
+        """Figures of one molecule; those that cost an integration over a grid only ``on_grid``."""
+
+    def orbitals(self, prediction: Any, reference: Reference) -> PredictedOrbitals | None:
+        """Orbitals of a prediction; None where the quantity has none."""
+        return None
+
+    def density(self, prediction: Any, reference: Reference) -> ElectronDensity | None:
+        """Electron density of a prediction; None where the quantity has none."""
+        return None
+
+    def mismatches(self, store: Store, elements: Sequence[int]) -> list[str]:
+        """What forbids the comparison on a store beyond functional and orbital basis, in words."""
+        return []
+
+
+def finite(array: NDArray[np.float64], what: str) -> NDArray[np.float64]:
+    """The array itself.
+
+    Raises:
+        ArithmeticError: if it holds NaN or infinity.
+    """
+    if not np.isfinite(array).all():
+        raise ArithmeticError(f"the predicted {what} is not finite")
+    return array

@@ -1,0 +1,60 @@
+"""``report.html``: one page without anything outside it."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+
+import jinja2
+
+from qcsurrogate.comparison import appendix, sections
+from qcsurrogate.comparison.page import Section
+from qcsurrogate.comparison.schema import Comparison
+from qcsurrogate.comparison.showcase import Showcase
+from qcsurrogate.comparison.text import duration
+from qcsurrogate.registry import find_quantity
+
+_TEMPLATE = "report.html.j2"
+
+
+def render_report(comparison: Comparison, showcase: Showcase) -> str:
+    """The page as text; whatever comes from a file (names, paths) is escaped."""
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    template = environment.from_string((files("qcsurrogate.comparison") / _TEMPLATE).read_text(encoding="utf-8"))
+    method = comparison.data.method
+    count = comparison.data.compared
+    when = f"{comparison.created[:16].replace('T', ' ')} UTC"
+    return template.render(
+        title=f"Surrogate against reference: {comparison.data.name}",
+        subtitle=(
+            f"{method['xc'].upper()}/{method['basis']} · {count} molecule{'s' * (count != 1)} of the "
+            f"{comparison.settings.split} split · {when} · took {duration(comparison.elapsed_s)}"
+        ),
+        warnings=_warnings(comparison),
+        headline=comparison.headline,
+        sections=_sections(comparison, showcase),
+    )
+
+
+def _warnings(comparison: Comparison) -> list[str]:
+    warnings = [f"{m.label.capitalize()} model: {note}." for m in comparison.models for note in m.notes]
+    if comparison.settings.split == "train":
+        warnings.append("These are molecules that the models were trained on: the figures say nothing about new ones.")
+    if comparison.failures:
+        n = len(comparison.failures)
+        warnings.append(f"{n} measurement{'s' * (n != 1)} failed; see the section on failures.")
+    return warnings
+
+
+def _sections(comparison: Comparison, showcase: Showcase) -> list[Section]:
+    found: list[Section | None] = []
+    for model in comparison.models:
+        found += find_quantity(model.kind).sections(comparison, showcase, model.label)
+    found.append(sections.density(comparison, showcase))
+    found += [sections.saving(comparison, label) for label in comparison.saving]
+    found += [sections.trust(comparison, label) for label in comparison.trust]
+    found.append(appendix.worst(comparison))
+    found.append(appendix.training(comparison, showcase))
+    found.append(appendix.all_figures(comparison))
+    found.append(appendix.compared(comparison))
+    found.append(appendix.failures(comparison))
+    return [section for section in found if section is not None]

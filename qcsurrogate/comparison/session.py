@@ -1,0 +1,183 @@
+"""Goes through the molecules, predicts, measures, and keeps what fails."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from qcsurrogate.comparison.collect import Collection, name_of
+from qcsurrogate.comparison.figures import define
+from qcsurrogate.comparison.judge import finite
+from qcsurrogate.comparison.measure import Reference, energy_values, scf_values
+from qcsurrogate.comparison.progress import progress
+from qcsurrogate.comparison.scf import ScfRun, run_scf
+from qcsurrogate.comparison.schema import ScfComparison, ScfCounts
+from qcsurrogate.comparison.subjects import Subject
+from qcsurrogate.errors import DomainError, QCSurrogateError
+from qcsurrogate.prediction.results import Prediction
+from qcsurrogate.reference.record import ReferenceRecord
+from qcsurrogate.registry import find_quantity
+from qcsurrogate.store.store import Store
+from qcsurrogate.structures import Structure
+
+_BATCH = 32
+_FAILURES = (QCSurrogateError, ArithmeticError, ValueError, RuntimeError)
+"""What one molecule may run into without ending the comparison."""
+
+
+class Session:
+    """One pass of some models over some molecules of a store; fills ``collection``."""
+
+    def __init__(
+        self, subjects: Sequence[Subject], store: Store, collection: Collection, *, threads: int, quiet: bool
+    ) -> None:
+        self._subjects = subjects
+        self.judges = {s.label: find_quantity(s.surrogate.kind).judge(s.surrogate) for s in subjects}
+        self._starters = [s for s in subjects if self.judges[s.label].starts_scf]
+        self._store = store
+        self._collection = collection
+        self._threads = threads
+        self._quiet = quiet
+        elements = {int(z) for s in collection.structures.values() for z in s.atomic_numbers}
+        self._density_basis = store.spec.method.density_basis(elements)
+        for label, judge in self.judges.items():
+            define(judge.figures)
+            if judge.blocks is not None:
+                collection.blocks[label] = judge.blocks
+            if judge.parity is not None:
+                collection.parities[label] = judge.parity
+
+    def reference(self, key: str) -> Reference:
+        """The reference of one molecule, read from the store."""
+        return self._reference(self._store.read(key))
+
+    def _reference(self, record: ReferenceRecord) -> Reference:
+        return Reference(record, self._store.spec.method, self._store.atoms, self._density_basis)
+
+    def measure(self, keys: Sequence[str], on_grid: set[str]) -> None:
+        """Predict every molecule with every model, and measure all but the SCFs.
+
+        Args:
+            keys: molecules.
+            on_grid: those whose densities are integrated on a grid.
+
+        Raises:
+            DomainError: if a model fails on every molecule.
+        """
+        for key, reference, predictions in progress(
+            self._predicted(keys), len(keys), "Comparing", "molecules", quiet=self._quiet
+        ):
+            self._collection.add_reference(key, reference)
+            for label, prediction in predictions.items():
+                try:
+                    measured = self.judges[label].measure(prediction, reference, on_grid=key in on_grid)
+                    self._collection.values[label][key] |= measured
+                except _FAILURES as error:
+                    self._collection.fail(key, label, "comparison", error)
+        for subject in self._subjects:
+            if not any(self._collection.values[subject.label].values()):
+                first = next(f for f in self._collection.failures if f.model == subject.label)
+                raise DomainError(
+                    f"the {subject.label} model '{subject.path}' could not be compared on any of {len(keys)} "
+                    f"molecules; the first one, '{first.name}', failed with: {first.message}"
+                )
+
+    def _predicted(self, keys: Sequence[str]) -> Iterator[tuple[str, Reference, dict[str, Prediction]]]:
+        """Molecules with their predictions by label, a batch at a time; failed predictions are left out."""
+        for start in range(0, len(keys), _BATCH):
+            batch = keys[start : start + _BATCH]
+            records = list(self._store.read_many(batch))
+            predicted = {s.label: self._predict(s, batch, [r.structure for r in records]) for s in self._subjects}
+            for key, record in zip(batch, records, strict=True):
+                yield key, self._reference(record), {label: p[key] for label, p in predicted.items() if key in p}
+
+    def _predict(self, subject: Subject, keys: Sequence[str], structures: Sequence[Structure]) -> dict[str, Prediction]:
+        try:
+            predictions: list[Prediction] = list(_as_list(subject.surrogate.predict(list(structures))))
+            return dict(zip(keys, predictions, strict=True))
+        except _FAILURES:
+            return self._predict_singly(subject, keys, structures)
+
+    def _predict_singly(
+        self, subject: Subject, keys: Sequence[str], structures: Sequence[Structure]
+    ) -> dict[str, Prediction]:
+        """Find out which molecules of a failed batch are to blame."""
+        predictions: dict[str, Prediction] = {}
+        for key, structure in zip(keys, structures, strict=True):
+            try:
+                predictions[key] = _as_list(subject.surrogate.predict([structure]))[0]
+            except _FAILURES as error:
+                self._collection.fail(key, subject.label, "prediction", error)
+        return predictions
+
+    def run_scfs(self, keys: Sequence[str]) -> None:
+        """Run SCFs from minao and from every model that has a density matrix; a failing molecule is only noted."""
+        if not self._starters or not keys:
+            return
+        self._warm_up(keys[0])
+        numbered = list(enumerate(keys))
+        for i, key in progress(numbered, len(keys), "Running SCFs", "molecules", quiet=self._quiet):
+            reference = self.reference(key)
+            try:
+                # who goes first alternates, so that neither starting point profits from a warm machine
+                self._compare_scfs(key, reference, minao_first=i % 2 == 0)
+            except _FAILURES as error:
+                self._collection.fail(key, "", "SCF", error)
+
+    def _warm_up(self, key: str) -> None:
+        """What is paid once per process (loading libraries, first allocations) must not enter a time."""
+        structure = self._collection.structures[key]
+        try:
+            run_scf(structure, self._store.spec.method, threads=self._threads)
+            for subject in self._starters:
+                subject.surrogate.predict(structure)
+        except _FAILURES as error:
+            self._collection.fail(key, "", "warm-up", error)
+
+    def _compare_scfs(self, key: str, reference: Reference, *, minao_first: bool) -> None:
+        minao = self._run(reference) if minao_first else None
+        surrogates: dict[str, ScfRun] = {}
+        times: dict[str, float] = {}
+        for subject in self._starters:
+            start = time.perf_counter()
+            prediction = subject.surrogate.predict(reference.structure)
+            density_matrix = finite(prediction.density_matrix, "density matrix")
+            times[subject.label] = time.perf_counter() - start
+            surrogates[subject.label] = self._run(reference, density_matrix)
+            orbitals = self.judges[subject.label].orbitals(prediction, reference)
+            if orbitals is None:
+                raise TypeError(f"the judge of {subject.label} starts SCFs, but gives no orbitals")
+            values = self._collection.values[subject.label][key]
+            values |= {"prediction_time": times[subject.label]} | energy_values(orbitals, reference, self._threads)
+        minao = minao or self._run(reference)
+        self._note_scfs(key, minao, surrogates, times)
+
+    def _run(self, reference: Reference, density_matrix: np.ndarray | None = None) -> ScfRun:
+        run = run_scf(reference.structure, reference.method, density_matrix, threads=self._threads)
+        if not np.isfinite(run.energy):
+            raise ArithmeticError(f"the SCF ended at the energy {run.energy}")
+        return run
+
+    def _note_scfs(self, key: str, minao: ScfRun, surrogates: dict[str, ScfRun], times: dict[str, float]) -> None:
+        self._collection.scf.append(
+            ScfComparison(
+                key=key,
+                name=name_of(self._collection.structures[key], key),
+                minao=ScfCounts(**vars(minao)),
+                surrogates={label: ScfCounts(**vars(run)) for label, run in surrogates.items()},
+            )
+        )
+        for label, run in surrogates.items():
+            if run.converged and minao.converged:
+                self._collection.values[label][key] |= scf_values(run, minao, times[label])
+            else:
+                starts = [n for n, r in (("minao", minao), ("the surrogate", run)) if not r.converged]
+                self._collection.fail(key, label, "SCF", f"not converged from {' and from '.join(starts)}")
+
+
+def _as_list(predictions: object) -> list[Prediction]:
+    if not isinstance(predictions, list):
+        raise TypeError(f"expected a list of predictions, got {type(predictions).__name__}")
+    return predictions

@@ -1,0 +1,125 @@
+"""Structures in npz files."""
+
+from __future__ import annotations
+
+import math
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from qcsurrogate.errors import StructureError
+from qcsurrogate.sources.readers.geometries import MAXIMUM_STRUCTURES, Geometries
+from qcsurrogate.units import BOHR_PER_ANGSTROM
+
+MAXIMUM_ARRAY_BYTES: Final = 4 * 2**30
+
+_REQUIRED: Final = ("positions_angstrom", "atomic_numbers")
+_KINDS: Final = {
+    "positions_angstrom": ("fiu", "numbers"),
+    "atomic_numbers": ("iu", "integers"),
+    "num_atoms": ("iu", "integers"),
+    "charge": ("iu", "integers"),
+    "spin": ("iu", "integers"),
+    "names": ("US", "text"),
+    "groups": ("USiu", "text or integers"),
+}
+_BROKEN: Final = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError)
+
+
+def read_npz(path: Path, charge: int, spin: int) -> Geometries:
+    """Geometries of an npz file.
+
+    It holds ``positions_angstrom`` and ``atomic_numbers``, either (n, n_atoms, 3) with
+    (n_atoms,), or flat (n_all, 3) with (n_all,) and ``num_atoms`` (n,); and, if wanted,
+    ``charge``, ``spin``, ``names``, ``groups``, each (n,). Others are not looked at. It
+    is opened without pickle.
+
+    Raises:
+        StructureError: if it is malformed, or declares more than it holds.
+    """
+    arrays = _read_arrays(path)
+    missing = sorted(set(_REQUIRED) - arrays.keys())
+    if missing:
+        raise StructureError(f"'{path}' lacks {missing}; expected positions_angstrom and atomic_numbers")
+    for key, array in arrays.items():
+        kinds, expected = _KINDS[key]
+        if array.dtype.kind not in kinds or array.size == 0:
+            raise StructureError(f"'{path}': {key} is {array.dtype} of shape {array.shape}; expected {expected}")
+    counts, numbers, positions = _flat(path, arrays)
+    n = len(counts)
+    if n > MAXIMUM_STRUCTURES:
+        raise StructureError(f"'{path}' holds {n} structures; expected at most {MAXIMUM_STRUCTURES}: split it")
+    for key in arrays.keys() & {"charge", "spin", "names", "groups"}:
+        if arrays[key].shape != (n,):
+            raise StructureError(
+                f"'{path}': {key} has shape {arrays[key].shape}; expected ({n},), one entry per structure"
+            )
+    return Geometries(
+        str(path),
+        counts,
+        numbers.astype(np.int64),
+        positions * BOHR_PER_ANGSTROM,
+        np.asarray(arrays.get("charge", np.full(n, charge)), dtype=np.int64),
+        np.asarray(arrays.get("spin", np.full(n, spin)), dtype=np.int64),
+        _words(arrays["names"]) if "names" in arrays else tuple(f"{path.stem}_{i}" for i in range(n)),
+        _words(arrays["groups"]) if "groups" in arrays else None,
+    )
+
+
+def _flat(path: Path, arrays: dict[str, NDArray[Any]]) -> tuple[NDArray[np.int64], NDArray[Any], NDArray[np.float64]]:
+    positions = np.asarray(arrays["positions_angstrom"], dtype=np.float64)
+    numbers = arrays["atomic_numbers"]
+    if "num_atoms" in arrays:
+        counts = arrays["num_atoms"]
+        if counts.ndim != 1 or counts.min() < 1 or counts.max() > len(numbers):
+            raise StructureError(f"'{path}': num_atoms is no list of numbers from 1 to {len(numbers)}")
+        total = int(counts.sum(dtype=np.int64))
+        if positions.shape != (total, 3) or numbers.shape != (total,):
+            raise StructureError(
+                f"'{path}': num_atoms adds up to {total}, positions are {positions.shape}, atomic_numbers "
+                f"{numbers.shape}; expected flat arrays of that length"
+            )
+        return counts.astype(np.int64), numbers, positions
+    if positions.ndim == 3 and numbers.shape == positions.shape[1:2] and positions.shape[2] == 3:
+        n_frames, n_atoms = positions.shape[:2]
+        counts = np.full(n_frames, n_atoms, dtype=np.int64)
+        return counts, np.tile(numbers, n_frames), positions.reshape(-1, 3)
+    raise StructureError(
+        f"'{path}': positions_angstrom {positions.shape} and atomic_numbers {numbers.shape} do not fit; expected "
+        "(n_frames, n_atoms, 3) with (n_atoms,), or flat arrays with num_atoms"
+    )
+
+
+def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    try:
+        with zipfile.ZipFile(path) as members:
+            present = {info.filename.removesuffix(".npy"): info for info in members.infolist()}
+            return {key: _read_array(members, present[key]) for key in _KINDS if key in present}
+    except _BROKEN as error:
+        raise StructureError(f"cannot read '{path}' as npz: {error}") from error
+
+
+def _read_array(members: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray[Any]:
+    """An array, after its header was compared with the size of its member."""
+    with members.open(info) as file:
+        version = npy.read_magic(file)
+        if version not in ((1, 0), (2, 0)):
+            raise ValueError(f"{info.filename} has npy version {version}; expected 1.0 or 2.0")
+        header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        shape, _, dtype = header(file)
+        if dtype.hasobject:
+            raise ValueError(f"{info.filename} holds Python objects; expected numbers or text")
+        declared = math.prod(shape) * dtype.itemsize
+        if not 0 <= declared <= min(info.file_size, MAXIMUM_ARRAY_BYTES):
+            raise ValueError(f"{info.filename} declares {declared} bytes; its member has {info.file_size}")
+    with members.open(info) as file:
+        return npy.read_array(file, allow_pickle=False)
+
+
+def _words(array: NDArray[Any]) -> tuple[str, ...]:
+    return tuple(array.astype(str).tolist()) if array.dtype.kind != "S" else tuple(np.char.decode(array, "utf-8"))

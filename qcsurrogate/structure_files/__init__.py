@@ -1,5 +1,0 @@
-"""Files of structures: xyz, extxyz, SDF, npz, ASE databases, QM9's archives."""
-
-from qcsurrogate.structure_files.read import ENDINGS, folder_files, read_geometries, read_structures
-
-__all__ = ["ENDINGS", "folder_files", "read_geometries", "read_structures"]
