@@ -23,7 +23,7 @@ def test_every_public_name_exists_and_says_what_it_is(name: str) -> None:
 def test_submodules_do_not_hide_public_names() -> None:
     import qcsurrogate.comparison.run
     import qcsurrogate.generation.run
-    import qcsurrogate.store.store  # noqa: F401
+    import qcsurrogate.store.store
 
     assert callable(qcsurrogate.compare)
     assert callable(qcsurrogate.generate)
