@@ -26,6 +26,7 @@ ELECTRON_COUNT_TOLERANCE = 1e-8
 EIGENVALUE_TOLERANCE = 1e-5
 COMMUTATOR_TOLERANCE = 1e-4
 SYMMETRY_TOLERANCE = 1e-10
+FORCE_TOLERANCE = 1e-6
 
 
 def compute_reference(
@@ -65,7 +66,7 @@ def compute_reference(
         deadline.check("the baseline Hamiltonian")
         coefficients = _coefficients(structure, method, atoms, scf) if targets.density_coefficients else {}
         deadline.check("the density fit")
-        forces = -host(scf.scf.nuc_grad_method().kernel()) if targets.forces else None
+        forces = _forces(scf) if targets.forces else None
         record = ReferenceRecord(
             structure=structure,
             overlap=scf.overlap,
@@ -125,6 +126,13 @@ def _coefficients(
     return found
 
 
+def _forces(scf: ConvergedSCF) -> NDArray[np.float64]:
+    """Minus the slope of the energy, the response of the grid that moves with its atoms included."""
+    gradient = scf.scf.nuc_grad_method()
+    gradient.grid_response = True
+    return -host(gradient.kernel())
+
+
 def _dipole(structure: Structure, scf: ConvergedSCF) -> NDArray[np.float64]:
     """Nuclear less electronic dipole about the origin, e bohr."""
     integrals = scf.mol.intor_symmetric("int1e_r")
@@ -136,13 +144,20 @@ def check_record(record: ReferenceRecord) -> None:
     """The checks that every record passes before it is kept.
 
     Finite, symmetric, and for each set of orbitals tr(D S) = N, [F, D] = 0 in the metric S,
-    H C = S C e.
+    H C = S C e; forces add up to zero.
 
     Raises:
         RecordError: naming the structure, the check, the value expected and found.
     """
     label = record.structure.label
     _check_numbers(record, label)
+    if record.forces is not None:
+        drift = float(np.abs(record.forces.sum(axis=0)).max())
+        if not drift <= FORCE_TOLERANCE:
+            raise RecordError(
+                f"{label}: the forces add up to {drift:.1e} Eh/bohr, expected at most {FORCE_TOLERANCE:g}: they lack "
+                "the response of the integration grid, or belong to another geometry"
+            )
     for orbitals in _orbital_sets(record, label):
         _check_orbitals(orbitals, record.overlap, label)
 

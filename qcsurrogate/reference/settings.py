@@ -165,3 +165,8 @@ class Targets(BaseModel):
     density_coefficients: bool = True
     core_hamiltonian: bool = False
     forces: bool = False
+
+    def key_content(self) -> dict[str, Any]:
+        """What enters the key of a record: forces say that they hold the response of the grid, as they once did not."""
+        content = self.model_dump(mode="json")
+        return content | {"forces": "with grid response"} if self.forces else content

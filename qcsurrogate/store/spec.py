@@ -138,7 +138,7 @@ def _key_frame(method: Method, targets: Targets, spec_version: int) -> tuple[str
         "method": method.key_content(),
         "spec_version": spec_version,
         "structure": "",
-        "targets": targets.model_dump(mode="json"),
+        "targets": targets.key_content(),
     }
     before, after = json.dumps(content, sort_keys=True).split('"structure": ""')
     return f'{before}"structure": "', f'"{after}'

@@ -82,8 +82,20 @@ class DeviceSCF:
             setattr(self.cpu, name, value)
 
     def nuc_grad_method(self) -> Any:
-        gradient = self.cpu.nuc_grad_method()
-        return types.SimpleNamespace(kernel=lambda: to_device(np.asarray(gradient.kernel())))
+        return DeviceGradient(self.cpu.nuc_grad_method())
+
+
+class DeviceGradient:
+    """As the SCF object: settings go in, arrays come out on the device."""
+
+    grid_response = False
+
+    def __init__(self, cpu: Any) -> None:
+        self._cpu = cpu
+
+    def kernel(self) -> Any:
+        self._cpu.grid_response = self.grid_response
+        return to_device(np.asarray(self._cpu.kernel()))
 
 
 def fake_class(cpu_class: Callable[..., SCF]) -> Callable[..., DeviceSCF]:

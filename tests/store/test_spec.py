@@ -10,6 +10,7 @@ import pytest
 
 from qcsurrogate.errors import SpecError
 from qcsurrogate.files.yaml_model import dump_yaml, parse_yaml
+from qcsurrogate.reference.settings import Targets
 from qcsurrogate.sources.collect import collect
 from qcsurrogate.sources.kinds import FileSource
 from qcsurrogate.store.spec import (
@@ -231,6 +232,12 @@ def test_key_depends_on_what_is_computed_and_on_nothing_else() -> None:
     method = spec.method.model_copy(update={"conv_tol": 1e-9})
     targets = spec.targets.model_copy(update={"forces": True})
     assert len({key, *(fakes.spec(**c).record_key(structure) for c in ({"method": method}, {"targets": targets}))}) == 3
+
+
+def test_forces_with_the_response_of_the_grid_have_a_key_of_their_own() -> None:
+    targets = Targets(forces=True)
+    assert targets.key_content()["forces"] == "with grid response"
+    assert Targets().key_content() == Targets().model_dump(mode="json")
 
 
 def test_default_key_never_changes() -> None:
