@@ -7,22 +7,24 @@ imported when it runs, so that ``--help`` is immediate.
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 from typing import NoReturn
 
 from qcsurrogate.cli.arguments import Parser, say
 from qcsurrogate.cli.dataset import add_card, add_consolidate, add_export, add_merge, add_verify
 from qcsurrogate.cli.references import add_generate, add_inspect, add_keys, add_retry, add_status
 from qcsurrogate.cli.surrogates import add_compare, add_demo, add_predict, add_schema, add_train
-from qcsurrogate.errors import QCSurrogateError
+from qcsurrogate.errors import QCSurrogateError, SpecError
 
 EXIT_CODES = """\
 exit codes:
   0    done (structures that failed are counted and listed; they do not fail the command)
   1    anything else that went wrong; demo: a target was missed
-  2    an option, a spec or a configuration that cannot be used
+  2    an option, a spec, a configuration or a path that cannot be used, or a package that is missing
   3    a structure, a structure file or a basis that cannot be used
   4    no structure converged, or a reference record failed its checks
   5    a store that is missing, damaged or not writable
@@ -43,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code, see :data:`EXIT_CODES`.
     """
+    _print_whatever_the_terminal_knows()
     try:
         try:
             return _run(arguments)
@@ -55,11 +58,50 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         say("interrupted; generate, train and demo go on when they are started again")
         return _INTERRUPTED
-    except (QCSurrogateError, OSError) as error:
+    except (QCSurrogateError, OSError, ModuleNotFoundError) as error:
         if os.environ.get("QCSURROGATE_TRACEBACK"):
             raise
-        say(f"error: {error}")
-        return error.exit_code if isinstance(error, QCSurrogateError) else QCSurrogateError.exit_code
+        if isinstance(error, ModuleNotFoundError) and (error.name or "qcsurrogate").startswith("qcsurrogate"):
+            raise  # not missing on this machine, but in this program
+        say(f"error: {_words(error)}")
+        return error.exit_code if isinstance(error, QCSurrogateError) else SpecError.exit_code
+
+
+def _print_whatever_the_terminal_knows() -> None:
+    """A terminal may know ASCII only, and a path need not be text: such characters are escaped, never an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+_EXTRAS = {
+    "asyncssh": "cluster",
+    "cryptography": "cluster",
+    "dask_jobqueue": "cluster",
+    "rdkit": "conformers",
+    "tensorboard": "tensorboard",
+    "torch_scatter": "scatter",
+}
+
+
+def _words(error: QCSurrogateError | OSError | ModuleNotFoundError) -> str:
+    """What an error says, in a line where it comes from the system."""
+    if isinstance(error, ModuleNotFoundError):
+        package = str(error.name).partition(".")[0]
+        wanted = f"'qcsurrogate[{_EXTRAS[package]}]'" if package in _EXTRAS else package
+        return f"the package '{package}' is missing; expected it installed: pip install {wanted}"
+    if isinstance(error, OSError) and error.filename is not None:
+        path = os.fsdecode(error.filename) if isinstance(error.filename, bytes) else error.filename
+        advice = {
+            errno.EACCES: "give yourself the right to it, or name another place",
+            errno.EPERM: "give yourself the right to it, or name another place",
+            errno.EROFS: "name a place that can be written",
+            errno.ENOSPC: "free some space",
+            errno.EDQUOT: "free some space",
+            errno.ENOENT: "name one that is there",
+        }.get(error.errno or 0, "name another place")
+        return f"cannot use '{path}': {error.strerror or error}; {advice}"
+    return str(error)
 
 
 def _run(arguments: Sequence[str] | None) -> int:

@@ -15,6 +15,7 @@ import json
 import os
 import secrets
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ TEMPORARY_SUFFIX = ".tmp"
 SEAL = "content_sha256"
 
 _LOCK_PATIENCE_SECONDS = 1.0
+_WITHOUT_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 _DISK_TROUBLE = {
     errno.ENOSPC,
     errno.EDQUOT,
@@ -232,6 +234,8 @@ def read_sealed_json(path: Path, *, unsealed: bool = False) -> dict[str, Any]:
 def exclusive_lock(path: Path) -> Iterator[None]:
     """Hold a lock that the system drops when the process dies, however it dies.
 
+    On a file system without locks it is held in name only, with a warning.
+
     Raises:
         StoreError: if another process holds it, or the file cannot be written.
     """
@@ -241,13 +245,27 @@ def exclusive_lock(path: Path) -> Iterator[None]:
         raise cannot_write(path, error) from error
     with file:
         deadline = time.monotonic() + _LOCK_PATIENCE_SECONDS
-        while not _try_lock(file.fileno(), fcntl.LOCK_EX):
+        while not _locked_by_us(path, file.fileno()):
             if time.monotonic() > deadline:  # a reader holds its shared lock only for an instant
                 raise StoreError(
                     f"another process is generating into '{path.parent}'; wait for it or stop it, then start again"
                 )
             time.sleep(0.05)
+        if not _knows_locks(file.fileno()):
+            warnings.warn(
+                f"the file system of '{path.parent}' has no locks, so that nothing keeps two processes from writing "
+                "there at once, and none sees another at work; make sure that this one is alone, or choose a folder "
+                "on a disk with locks (on NFS or Lustre, one mounted with them)",
+                stacklevel=3,
+            )
         yield
+
+
+def _locked_by_us(path: Path, descriptor: int) -> bool:
+    try:
+        return _try_lock(descriptor, fcntl.LOCK_EX)
+    except OSError as error:
+        raise cannot_write(path, error) from error
 
 
 def is_locked(path: Path) -> bool:
@@ -264,6 +282,15 @@ def _try_lock(descriptor: int, kind: int) -> bool:
         fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    except OSError:
-        return True  # a file system without locks: nobody can be asked
+    except OSError as error:
+        if error.errno not in _WITHOUT_LOCKS:
+            raise
+    return True  # got it, or nobody can be asked
+
+
+def _knows_locks(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in _WITHOUT_LOCKS
     return True
