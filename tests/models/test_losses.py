@@ -1,0 +1,169 @@
+"""What is minimised, against sums over matrix elements and coefficients that are written out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from qcsurrogate.data.datasets import DensityBatch, DensityDataset, GraphSettings, HamiltonianDataset
+from qcsurrogate.data.graphs import collate
+from qcsurrogate.models.build import graph_reach, new_density_model, new_hamiltonian_model
+from qcsurrogate.models.settings import DensitySettings, EncoderSettings, HamiltonianSettings
+from qcsurrogate.quantities.density.model import DensityModel
+from qcsurrogate.quantities.hamiltonian.model import HamiltonianModel
+from qcsurrogate.store.store import Store
+from qcsurrogate.structures import Structure
+from qcsurrogate.training.config import TrainingConfig
+from qcsurrogate.training.optimisers import learning_rate_factor, make_optimisers, set_learning_rate
+from tests.models.test_equivariance import FORMAMIDE, WATER, model_of
+from tests.models.test_models import batch_of
+
+
+def hamiltonian_model() -> HamiltonianModel:
+    model = model_of("hamiltonian", "so2")
+    assert isinstance(model, HamiltonianModel)
+    return model
+
+
+def settings_of(model: HamiltonianModel) -> GraphSettings:
+    return GraphSettings(model.features.l_max, model.message_cutoff, model.pair_cutoff)
+
+
+def random_symmetric(structures: list[Structure], model: HamiltonianModel, seed: int) -> list[np.ndarray]:
+    generator = np.random.default_rng(seed)
+    matrices = []
+    for structure in structures:
+        n = int(model.orbital_basis.offsets(structure.atomic_numbers)[-1])
+        matrix = generator.normal(size=(n, n))
+        matrices.append(matrix + matrix.T)
+    return matrices
+
+
+@pytest.mark.parametrize("power", [0.0, 1.0, 2.0])
+def test_with_equal_scales_the_loss_is_the_square_of_the_matrix(power: float) -> None:
+    """Irreps, bond frames and the order by |m| are orthogonal: none of them may show in the loss."""
+    model = hamiltonian_model()
+    model.settings = model.settings.model_copy(update={"loss_power": power})
+    for statistics in model.statistics.values():
+        statistics.mean.zero_()  # type: ignore[union-attr,operator]
+        statistics.scale.fill_(0.5)  # type: ignore[union-attr,operator]
+    hydroxide = Structure([8, 1], [[0.1, 0.2, -0.3], [1.2, -0.5, 1.1]], charge=-1, name="hydroxide")
+    structures = [hydroxide]  # no two equal elements, where a matrix averages what the loss sees twice
+    difference = random_symmetric(structures, model, 3)
+    labels = [p + d for p, d in zip(model.delta_matrices(structures), difference, strict=True)]
+    batch = batch_of(model, settings_of(model), structures, labels)
+    n_oxygen, n_hydrogen = (model.orbital_basis[z].n_functions for z in (8, 1))
+    numbers = n_oxygen * (n_oxygen + 1) / 2 + n_hydrogen * (n_hydrogen + 1) / 2 + 2 * n_oxygen * n_hydrogen
+    expected = np.square(difference[0]).sum() / 0.5**2 / numbers
+    assert float(model.loss(batch).detach()) == pytest.approx(expected, rel=1e-9)
+
+
+def test_the_hamiltonian_loss_row_by_row() -> None:
+    """Every row is standardised by its own mean and scale; pairs of two elements count twice."""
+    model = hamiltonian_model()
+    generator = torch.Generator().manual_seed(5)
+    for statistics in model.statistics.values():
+        statistics.mean.normal_(generator=generator)  # type: ignore[union-attr,operator]
+        statistics.scale.uniform_(0.3, 3.0, generator=generator)  # type: ignore[union-attr,operator]
+    structures = [WATER, FORMAMIDE]
+    batch = batch_of(model, settings_of(model), structures, random_symmetric(structures, model, 7))
+    pairs, atoms = model(batch.graph)
+    power = model.settings.loss_power
+    assert power > 0
+    total = norm = 0.0
+
+    def add(times: int, prediction: np.ndarray, label: np.ndarray, name: str, place: list[int]) -> None:
+        nonlocal total, norm
+        mean, scale = (getattr(model.statistics[name], x).numpy() for x in ("mean", "scale"))
+        for p, y in zip(prediction, label, strict=True):
+            for k in place:
+                total += times * scale[k] ** power * (p[k] - (y[k] - mean[k]) / scale[k]) ** 2
+                norm += times * scale[k] ** power
+
+    for (kind, _), prediction, rows in zip(batch.graph.pair_kinds, pairs, batch.pair_rows, strict=True):
+        name = f"{kind[0]}_{kind[1]}"
+        order = model.orders[name]
+        index, sign = order.index.tolist(), order.sign.tolist()  # type: ignore[union-attr,operator]
+        label = np.stack([rows[:, k].numpy() * s for k, s in zip(index, sign, strict=True)], axis=1)
+        times = 1 if kind[0] == kind[1] else 2
+        add(times, prediction.detach().numpy(), label, name, list(range(len(index))))
+    for (z, prediction), (_, rows) in zip(atoms, batch.atom_rows, strict=True):
+        add(1, prediction.detach().numpy(), rows.numpy(), str(z), list(range(rows.shape[1])))
+    assert float(model.loss(batch).detach()) == pytest.approx(total / norm, rel=1e-9)
+
+
+def test_the_density_loss_row_by_row() -> None:
+    model = model_of("density", "so2")
+    assert isinstance(model, DensityModel)
+    generator = torch.Generator().manual_seed(5)
+    for statistics in model.statistics.values():
+        statistics.mean.normal_(generator=generator)  # type: ignore[union-attr,operator]
+        statistics.scale.uniform_(0.3, 3.0, generator=generator)  # type: ignore[union-attr,operator]
+    settings = GraphSettings(model.features.l_max, model.message_cutoff)
+    graph = collate([settings.graph(s) for s in (WATER, FORMAMIDE)])
+    rows = tuple(
+        (z, torch.randn(len(i), model.density_basis[z].n_functions, dtype=torch.float64, generator=generator))
+        for z, i in graph.atoms_by_element.items()
+    )
+    power = model.settings.loss_power
+    assert power > 0
+    total = norm = 0.0
+    for (z, prediction), (_, labels) in zip(model(graph), rows, strict=True):
+        mean, scale = (getattr(model.statistics[str(z)], x).numpy() for x in ("mean", "scale"))
+        for p, y in zip(prediction.detach().numpy(), labels.numpy(), strict=True):
+            for k in range(len(y)):
+                total += scale[k] ** power * (p[k] - (y[k] - mean[k]) / scale[k]) ** 2
+                norm += scale[k] ** power
+    assert float(model.loss(DensityBatch(graph, rows)).detach()) == pytest.approx(total / norm, rel=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["hamiltonian", "density"])
+def test_four_molecules_are_learned_by_heart(kind: str, tiny_store: Path) -> None:
+    """One unit of loss is the spread of the labels: what knows no geometry cannot go below it."""
+    store = Store.open(tiny_store)
+    method, elements = store.spec.method, sorted(store.atoms)
+    encoder = EncoderSettings(channels=16, edge_channels=8, layers=2)
+    model: HamiltonianModel | DensityModel
+    if kind == "hamiltonian":
+        settings = HamiltonianSettings(encoder=encoder)
+        reach = GraphSettings(*graph_reach(kind, settings, method.orbital_basis(elements), None))
+        data = HamiltonianDataset.from_store(store, "train", reach)
+        model = new_hamiltonian_model(settings, data)
+        batch = data.batch(range(len(data)))
+    else:
+        density_settings = DensitySettings(encoder=encoder)
+        bases = method.orbital_basis(elements), method.density_basis(elements)
+        densities = DensityDataset.from_store(
+            store, "train", GraphSettings(*graph_reach(kind, density_settings, *bases))
+        )
+        functions = {z: (f.transform, f.charges) for z, f in densities.functions.items()}
+        model = new_density_model(density_settings, densities, functions)
+        batch = densities.batch(range(len(densities)))
+    assert batch.graph.n_molecules == 4
+    untrained = float(model.loss(batch).detach())
+    before = error_of(model, batch)
+    config = TrainingConfig(steps=200, learning_rate=1e-2, warmup_steps=20)
+    optimisers = make_optimisers(model.parameters(), model.preconditioned_parameters(), config)
+    for step in range(config.steps):
+        set_learning_rate(
+            optimisers, config.learning_rate * learning_rate_factor(step, config.steps, config.warmup_steps)
+        )
+        loss = model.loss(batch)
+        for optimiser in optimisers:
+            optimiser.zero_grad()
+        loss.backward()
+        for optimiser in optimisers:
+            optimiser.step()
+    assert untrained > 0.5
+    assert float(model.loss(batch).detach()) < 0.02
+    assert error_of(model, batch) < 0.15 * before, (error_of(model, batch), before)
+
+
+def error_of(model: HamiltonianModel | DensityModel, batch: object) -> float:
+    """The error that a validation would report (labels' units)."""
+    with torch.no_grad():
+        total, count = model.errors(batch)[model.monitored]
+    return float(total) / count
