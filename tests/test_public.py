@@ -25,7 +25,7 @@ def test_submodules_do_not_hide_public_names() -> None:
     import qcsurrogate.generation.run
     import qcsurrogate.store.store
 
-    assert callable(qcsurrogate.comparison)
+    assert callable(qcsurrogate.compare)
     assert callable(qcsurrogate.generate)
     assert inspect.isclass(qcsurrogate.Store)
 

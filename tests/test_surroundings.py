@@ -112,7 +112,7 @@ def test_a_terminal_that_knows_only_ascii(ascii_only: dict[str, str], tmp_path: 
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "\\xb5Eh \\xb7 \\udce9\n", "\\xc5\n")
     done = subprocess.run(
-        [sys.executable, "-m", "qcsurrogate.cli", "status", "Mol\u00e9cules"],
+        [sys.executable, "-m", "qcsurrogate", "status", "Mol\u00e9cules"],
         env=environment, capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
     assert done.returncode == 5

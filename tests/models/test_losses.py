@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from qcsurrogate.data.datasets import DensityBatch, DensityDataset, GraphSettings, HamiltonianDataset
+from qcsurrogate.data.datasets import DensityBatch, GraphSettings
 from qcsurrogate.data.graphs import collate
-from qcsurrogate.models.build import graph_reach, new_density_model, new_hamiltonian_model
-from qcsurrogate.models.settings import DensitySettings, EncoderSettings, HamiltonianSettings
 from qcsurrogate.quantities.density.model import DensityModel
 from qcsurrogate.quantities.hamiltonian.model import HamiltonianModel
+from qcsurrogate.registry import find_quantity
 from qcsurrogate.store.store import Store
 from qcsurrogate.structures import Structure
 from qcsurrogate.training.config import TrainingConfig
@@ -124,24 +123,11 @@ def test_the_density_loss_row_by_row() -> None:
 def test_four_molecules_are_learned_by_heart(kind: str, tiny_store: Path) -> None:
     """One unit of loss is the spread of the labels: what knows no geometry cannot go below it."""
     store = Store.open(tiny_store)
-    method, elements = store.spec.method, sorted(store.atoms)
-    encoder = EncoderSettings(channels=16, edge_channels=8, layers=2)
-    model: HamiltonianModel | DensityModel
-    if kind == "hamiltonian":
-        settings = HamiltonianSettings(encoder=encoder)
-        reach = GraphSettings(*graph_reach(kind, settings, method.orbital_basis(elements), None))
-        data = HamiltonianDataset.from_store(store, "train", reach)
-        model = new_hamiltonian_model(settings, data)
-        batch = data.batch(range(len(data)))
-    else:
-        density_settings = DensitySettings(encoder=encoder)
-        bases = method.orbital_basis(elements), method.density_basis(elements)
-        densities = DensityDataset.from_store(
-            store, "train", GraphSettings(*graph_reach(kind, density_settings, *bases))
-        )
-        functions = {z: (f.transform, f.charges) for z, f in densities.functions.items()}
-        model = new_density_model(density_settings, densities, functions)
-        batch = densities.batch(range(len(densities)))
+    quantity = find_quantity(kind)
+    settings = quantity.settings.model_validate({"encoder": {"channels": 16, "edge_channels": 8, "layers": 2}})
+    labels = quantity.read_labels(store, "train", settings, elements=sorted(store.atoms), dtype=torch.float32)
+    model = quantity.new_model(settings, labels, seed=0)
+    batch = labels.batch(range(len(labels)))
     assert batch.graph.n_molecules == 4
     untrained = float(model.loss(batch).detach())
     before = error_of(model, batch)
