@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from qcsurrogate.data.datasets import DensityBatch, GraphSettings
+from qcsurrogate.data.datasets import DensityBatch
 from qcsurrogate.data.graphs import collate
 from qcsurrogate.quantities.density.model import DensityModel
 from qcsurrogate.quantities.hamiltonian.model import HamiltonianModel
@@ -25,10 +25,6 @@ def hamiltonian_model() -> HamiltonianModel:
     model = model_of("hamiltonian", "so2")
     assert isinstance(model, HamiltonianModel)
     return model
-
-
-def settings_of(model: HamiltonianModel) -> GraphSettings:
-    return GraphSettings(model.features.l_max, model.message_cutoff, model.pair_cutoff)
 
 
 def random_symmetric(structures: list[Structure], model: HamiltonianModel, seed: int) -> list[np.ndarray]:
@@ -53,7 +49,7 @@ def test_with_equal_scales_the_loss_is_the_square_of_the_matrix(power: float) ->
     structures = [hydroxide]  # no two equal elements, where a matrix averages what the loss sees twice
     difference = random_symmetric(structures, model, 3)
     labels = [p + d for p, d in zip(model.delta_matrices(structures), difference, strict=True)]
-    batch = batch_of(model, settings_of(model), structures, labels)
+    batch = batch_of(model, model.graphs, structures, labels)
     n_oxygen, n_hydrogen = (model.orbital_basis[z].n_functions for z in (8, 1))
     numbers = n_oxygen * (n_oxygen + 1) / 2 + n_hydrogen * (n_hydrogen + 1) / 2 + 2 * n_oxygen * n_hydrogen
     expected = np.square(difference[0]).sum() / 0.5**2 / numbers
@@ -68,7 +64,7 @@ def test_the_hamiltonian_loss_row_by_row() -> None:
         statistics.mean.normal_(generator=generator)  # type: ignore[union-attr,operator]
         statistics.scale.uniform_(0.3, 3.0, generator=generator)  # type: ignore[union-attr,operator]
     structures = [WATER, FORMAMIDE]
-    batch = batch_of(model, settings_of(model), structures, random_symmetric(structures, model, 7))
+    batch = batch_of(model, model.graphs, structures, random_symmetric(structures, model, 7))
     pairs, atoms = model(batch.graph)
     power = model.settings.loss_power
     assert power > 0
@@ -101,7 +97,7 @@ def test_the_density_loss_row_by_row() -> None:
     for statistics in model.statistics.values():
         statistics.mean.normal_(generator=generator)  # type: ignore[union-attr,operator]
         statistics.scale.uniform_(0.3, 3.0, generator=generator)  # type: ignore[union-attr,operator]
-    settings = GraphSettings(model.features.l_max, model.message_cutoff)
+    settings = model.graphs
     graph = collate([settings.graph(s) for s in (WATER, FORMAMIDE)])
     rows = tuple(
         (z, torch.randn(len(i), model.density_basis[z].n_functions, dtype=torch.float64, generator=generator))
