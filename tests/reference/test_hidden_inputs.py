@@ -13,6 +13,7 @@ from pyscf import __config__
 import qcsurrogate
 from qcsurrogate.basis import orbital_basis
 from qcsurrogate.errors import SpecError
+from qcsurrogate.store.store import Store
 from tests.molecules import WATER
 
 ROOT = Path(qcsurrogate.__file__).parent.parent
@@ -93,3 +94,24 @@ def test_settings_made_by_hand_are_refused(monkeypatch: pytest.MonkeyPatch) -> N
 def test_the_energy_of_the_case(folder: Path) -> None:
     done = python(B3LYP.format(basis="def2-svp", grid_level=3), folder)
     assert float(done.stdout.split()[0]) == pytest.approx(-76.35814, abs=1e-5)
+
+
+@pytest.mark.slow
+def test_workers_neither_execute_nor_obey_a_file(folder: Path) -> None:
+    """The command of the case, in a folder with such a file and with one in the environment."""
+    (folder / "water.xyz").write_text("3\n\nO 0 0 0.1173\nH 0 0.7572 -0.4692\nH 0 -0.7572 -0.4692\n")
+    (folder / "trap.py").write_text(TRAP)
+    (folder / "water.yaml").write_text(
+        "name: t\nstructures: {kind: file, path: water.xyz}\nmethod: {xc: b3lyp, basis: def2-svp}\n"
+        "split: {kind: random, train: 1, validation: 0, test: 0}\nlicence: ''\ncitation: ''\n"
+    )
+    command = (
+        "import sys\nfrom qcsurrogate.cli import main\nsys.exit(main(['generate', 'water.yaml', '--out', 'store']))"
+    )
+    done = python(command, folder, PYSCF_CONFIG_FILE="trap.py")
+    assert done.returncode == 0, done.stderr
+    store = Store.open(folder / "store")
+    (record,) = store.read_many(store.keys())
+    assert record.energy == pytest.approx(-76.35814, abs=1e-5)
+    assert store.header.versions["libxc"]
+    assert not (folder / "executed").exists()
