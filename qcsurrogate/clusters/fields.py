@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 
 FROZEN = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-_SCRATCH = re.compile(r"[A-Za-z0-9_./@%+=:,~${}-]+")
+_SCRATCH = re.compile(r"[A-Za-z0-9_./@%+=:,~${}-]+(?: +[A-Za-z0-9_./@%+=:,~${}-]+)*")
 
 
 def _one_line(text: str) -> str:
@@ -29,7 +29,12 @@ def _one_word(text: str) -> str:
 
 
 def _path(text: str) -> str:
-    _one_word(text.removeprefix("~"))
+    _program(text.removeprefix("~") or "/")
+    return text
+
+
+def _program(text: str) -> str:
+    _one_word(text.replace(" ", ""))  # blanks are quoted in scripts
     return text
 
 
@@ -56,6 +61,7 @@ def _duration(text: str) -> str:
 Line = Annotated[str, AfterValidator(_one_line)]
 Word = Annotated[str, Field(min_length=1), AfterValidator(_one_word)]
 FolderOrFile = Annotated[str, Field(min_length=1), AfterValidator(_path)]
+Program = Annotated[str, Field(min_length=1), AfterValidator(_program)]
 Memory = Annotated[str, AfterValidator(_memory)]
 Duration = Annotated[str, AfterValidator(_duration)]
 Count = Annotated[int, Field(ge=1, le=100_000)]
@@ -94,7 +100,7 @@ class Started(Settings):
     prologue: Annotated[
         tuple[Line, ...], Field(description="Shell lines before a worker starts, such as 'module load gcc'.")
     ] = ()
-    python: Annotated[Word | None, Field(description="Python of the workers; default: the one that runs now.")] = None
+    python: Annotated[Program | None, Field(description="Python of the workers; default: the one running now.")] = None
     startup_seconds: Annotated[
         float, Field(gt=0, description="Seconds that a running job may be without its worker before it is replaced.")
     ] = 600.0

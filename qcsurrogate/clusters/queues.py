@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import getpass
 import importlib
+import re
+import shlex
 import signal
 import sys
 from dataclasses import dataclass
@@ -28,6 +30,8 @@ JobState = Literal["waiting", "running", "ended"]
 
 QUERY_SECONDS = 60.0
 LOG_LINES = 15
+
+_OUTPUT = re.compile(r"(#\S+ -[oe]) ([^\"].*)")
 
 _SLURM_RUNNING = frozenset({"RUNNING", "COMPLETING", "STOPPED", "SUSPENDED", "RESIZING", "SIGNALING", "STAGE_OUT"})
 _SLURM_ENDED = frozenset(
@@ -101,13 +105,31 @@ def queue_cluster(settings: QueueSettings, keys: Keys | None, scratch: Path) -> 
 
 def _job_that_closes(cluster: Any) -> type:
     class ClosingJob(cluster.job_cls):
-        """Says that it is closed, as Dask expects of everything that it closes, and dask-jobqueue forgets."""
+        """Quotes paths with blanks; says that it is closed, as Dask expects, and dask-jobqueue forgets."""
+
+        _command_template: str
+        job_header: str
+
+        def __init__(self, *arguments: Any, security: Any = None, **options: Any) -> None:
+            super().__init__(*arguments, security=security, **options)
+            tls = security.get_tls_config_for_role("worker") if security else {}
+            command, header = self._command_template, self.job_header
+            for path in {str(value) for name, value in tls.items() if name != "ciphers" and value}:
+                command = command.replace(f" {path}", f" {shlex.quote(path)}")
+            self._command_template = command
+            self.job_header = "\n".join(quoted_directive(line) for line in header.splitlines())
 
         async def close(self) -> None:
             await super().close()
             self.status = Status.closed
 
     return ClosingJob
+
+
+def quoted_directive(line: str) -> str:
+    """A directive whose output file (``-o``, ``-e``) has blanks in its path, with the path in quotes."""
+    found = _OUTPUT.fullmatch(line)
+    return f'{found[1]} "{found[2]}"' if found and " " in found[2] else line
 
 
 def cluster_options(settings: QueueSettings, keys: Keys | None, scratch: Path) -> dict[str, Any]:
@@ -130,7 +152,7 @@ def cluster_options(settings: QueueSettings, keys: Keys | None, scratch: Path) -
         "job_name": settings.job_name,
         "log_directory": str(log_folder(settings, scratch)),
         "interface": settings.interface,
-        "python": settings.python or sys.executable,
+        "python": shlex.quote(settings.python or sys.executable),
         "local_directory": '"$TMPDIR"',
         "job_script_prologue": prologue(settings),
         "job_directives_skip": [],

@@ -118,7 +118,7 @@ def _worker_options(settings: SshSettings, keys: Keys | None, host: str, name: s
     return {
         "address": host,
         "connect_options": connection,
-        "remote_python": f"bash -c {shlex.quote(script)} {settings.python or sys.executable}",
+        "remote_python": f"bash -c {shlex.quote(script)} {shlex.quote(settings.python or sys.executable)}",
         "kwargs": {
             "name": name,
             "nthreads": 1,

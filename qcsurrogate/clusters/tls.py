@@ -95,10 +95,10 @@ def ready_keys(folder: str | Path) -> Keys:
 
 def _plain_path(folder: str | Path) -> Path:
     path = Path(folder).expanduser().absolute()
-    if shlex.quote(str(path)) != str(path):
+    if shlex.quote(plain := str(path).replace(" ", "")) != plain:
         raise SpecError(
-            f"the key folder is '{path}'; expected a path of letters, digits and _ . / @ % + = : , - only, because "
-            "job scripts hold it"
+            f"the key folder is '{path}'; expected a path of letters, digits, blanks and _ . / @ % + = : , - only, "
+            "because job scripts hold it"
         )
     return path
 

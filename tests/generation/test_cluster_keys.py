@@ -134,7 +134,7 @@ def test_nothing_is_overwritten(keys: Keys) -> None:
 
 def test_a_path_that_job_scripts_cannot_hold(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="expected a path of letters, digits"):
-        make_keys(tmp_path / "my keys")
+        make_keys(tmp_path / "my;keys")
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from qcsurrogate.clusters.queues import cluster_options, job_queue_module, log_tail, parse_states
+from qcsurrogate.clusters.queues import _job_that_closes, cluster_options, job_queue_module, log_tail, parse_states
 from qcsurrogate.clusters.settings import (
     load_cluster,
     local_cluster,
@@ -18,6 +19,7 @@ from qcsurrogate.clusters.settings import (
     running_scheduler,
     shipped_clusters,
 )
+from qcsurrogate.clusters.ssh import ssh_workers
 from qcsurrogate.clusters.tls import make_keys
 from qcsurrogate.errors import SpecError
 
@@ -35,7 +37,8 @@ def job(words: dict[str, Any], tmp_path: Path) -> str:
     of_clusters = ("n_workers", "scheduler_options", "shared_temp_directory", "silence_logs")
     options = {key: value for key, value in ours.items() if key not in of_clusters}
     options["protocol"] = "tls://" if settings.tls else None  # as the cluster passes it on
-    return getattr(module, f"{name}Cluster").job_cls("tls://10.0.0.1:4000", name="w", **options).job_script()
+    job_cls = _job_that_closes(getattr(module, f"{name}Cluster"))
+    return job_cls("tls://10.0.0.1:4000", name="w", **options).job_script()
 
 
 DIRECTIVES = {
@@ -127,6 +130,34 @@ def test_job_script(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert "lifetime-restart" not in command
     assert subprocess.run(["bash", "-n"], input=script, text=True).returncode == 0
     assert not [line for line in lines if line.startswith("#") and str(keys) in line]
+
+
+@pytest.mark.parametrize("kind", sorted(DIRECTIVES))
+def test_paths_with_blanks_are_quoted(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LSF_ENVDIR", str(tmp_path))
+    place = tmp_path / "my place"
+    python = place / "bin dir" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text('#!/bin/bash\nprintf "%s\\n" "$0" "$@" "$TMPDIR"\n')
+    python.chmod(0o755)
+    words = {"kind": kind, "python": str(python), "scratch": str(place / "scratch dir"), "logs": str(place / "logs")}
+    script = job(words, place)
+    done = subprocess.run(["bash"], input=script, text=True, capture_output=True, check=True)
+    said = done.stdout.splitlines()
+    assert said[:3] == [str(python), "-m", "distributed.cli.dask_worker"]
+    assert said[said.index("--tls-ca-file") + 1] == str(place / "keys" / "ca.pem")
+    assert said[said.index("--local-directory") + 1] == said[-1]
+    assert said[-1].startswith(str(place / "scratch dir" / "qcsurrogate."))
+    outputs = [line for line in script.splitlines() if re.match(r"#\S+ -[oe] ", line)]
+    assert len(outputs) == 2
+    assert all(shlex.split(line, comments=False)[2].startswith(str(place / "logs") + "/") for line in outputs)
+
+
+def test_python_with_blanks_through_ssh(tmp_path: Path) -> None:
+    words = {"kind": "ssh", "hosts": ["a"], "workers": 1, "memory": "1 GiB", "tls": False, "python": "/my place/python"}
+    settings: Any = parse_cluster(words, "test")
+    (worker,) = ssh_workers(settings, None).values()
+    assert shlex.split(worker["options"]["remote_python"])[3:] == ["/my place/python"]
 
 
 def test_job_script_without_tls(tmp_path: Path) -> None:
