@@ -7,6 +7,7 @@ import sqlite3
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import ase.io
@@ -20,11 +21,14 @@ from qcsurrogate.errors import OutputError, SpecError, StoreError
 from qcsurrogate.reference.compute import compute_reference
 from qcsurrogate.reference.settings import Method, Targets
 from qcsurrogate.sources.kinds import WATER, DisplacementSource
+from qcsurrogate.sources.readers import read_structures
 from qcsurrogate.store.export.extxyz import export_extxyz
 from qcsurrogate.store.export.qcschema import atomic_result, export_qcschema
 from qcsurrogate.store.export.qh9 import export_qh9, row
+from qcsurrogate.store.plan import PlannedStructures
 from qcsurrogate.store.spec import DataSpec, RandomSplit
 from qcsurrogate.store.store import Store
+from qcsurrogate.structures import Structure
 from tests.store import fakes
 from tests.store.stores import make_store
 
@@ -207,6 +211,10 @@ def test_extxyz_as_ase_reads_it(waters: Store, tmp_path: Path) -> None:
             "split": waters.split_of(key),
         }
         assert not atoms.pbc.any()
+        method = waters.spec.method
+        assert (atoms.info["multiplicity"], atoms.info["xc"], atoms.info["basis"]) == (1, method.xc, method.basis)
+    back = [(s.charge, s.spin, s.name) for s in read_structures(path)]
+    assert back == [(0, 0, s.name) for s in map(waters.structure, waters.keys())]
 
 
 def test_qh9_as_its_readers_read_it(waters: Store, tmp_path: Path) -> None:
@@ -251,6 +259,15 @@ def test_what_qh9_cannot_hold_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=r"QH9's readers know the basis def2-SVP; .* has 'sto-3g'"):
         export_qh9(store, tmp_path / "a.db")
     assert not (tmp_path / "a.db").exists()
+
+
+def test_qh9_refuses_charges_that_its_readers_would_take_for_zero() -> None:
+    structures = [Structure(np.array([8, 1]), np.array([[0, 0, 0], [0, 0, 1.8]]), -1, 0, "hydroxide")]
+    plan = SimpleNamespace(elements=(1, 8), structures=PlannedStructures.of(structures))
+    store: Any = SimpleNamespace(spec=fakes.spec(method=Method(xc="b3lyp", basis="def2-svp")), plan=plan, path="ions")
+    words = r"has no place for charges.*'ions' holds 1 charged ones, the first 'hydroxide' with -1: use qcschema"
+    with pytest.raises(SpecError, match=words):
+        export_qh9(store, "a.db")
 
 
 def test_nothing_and_half_of_it_is_not_written(tmp_path: Path) -> None:

@@ -20,8 +20,9 @@ def export_extxyz(store: Store, path: str | Path, split: SplitName | None = None
     """Write geometries, energies, dipoles and forces; returns the file.
 
     Each frame has ``energy``, ``dipole`` and, where the store has them, ``forces`` as
-    results of a calculator, and ``charge``, ``spin`` (unpaired electrons), ``name``,
-    ``key`` and ``split`` in ``atoms.info``.
+    results of a calculator, and ``charge``, ``spin`` (unpaired electrons),
+    ``multiplicity`` (``spin`` + 1, which some readers call spin), ``name``, ``key``,
+    ``split``, ``xc`` and ``basis`` in ``atoms.info``.
 
     Raises:
         OutputError: if there is nothing to write, or it cannot be written.
@@ -43,7 +44,9 @@ def export_extxyz(store: Store, path: str | Path, split: SplitName | None = None
 def frame(store: Store, key: str, record: ReferenceRecord) -> ase.Atoms:
     """One record as ASE's ``Atoms`` with the results of a calculator."""
     atoms = record.structure.to_ase()
-    atoms.info |= {"key": key, "split": store.split_of(key)}
+    method = store.spec.method
+    atoms.info |= {"multiplicity": record.structure.spin + 1, "key": key, "split": store.split_of(key)}
+    atoms.info |= {"xc": method.xc, "basis": method.basis}
     results = {"energy": record.energy * EV_PER_HARTREE, "dipole": record.dipole * ANGSTROM_PER_BOHR}
     if record.forces is not None:
         results["forces"] = np.asarray(record.forces) * (EV_PER_HARTREE / ANGSTROM_PER_BOHR)

@@ -9,7 +9,8 @@ Hartree, row by row, all little-endian.  Readers look for it as
 QH9 holds the matrices as PySCF gives them: its readers name their conversion
 ``pyscf_def2svp`` and take p shells from (x, y, z) to (y, z, x) themselves, without a
 change of sign.  So no order is converted here.  They know the basis def2-SVP and the
-elements H, C, N, O and F, and closed shells; everything else is refused.
+elements H, C, N, O and F, and neutral closed shells (their electrons are the nuclear
+charges' sum); everything else is refused.
 
 Readers divide the rows anew by a fixed seed.  This package's own split is beside the
 database, as ``<name>.splits.json`` with the ids of each part.
@@ -102,3 +103,9 @@ def _require_readable(store: Store) -> None:
         raise SpecError(f"QH9's readers know H, C, N, O and F; '{store.path}' holds {', '.join(foreign)}: use qcschema")
     if np.any(store.plan.structures.spin != 0):
         raise SpecError(f"QH9 holds one Fock matrix per molecule; '{store.path}' holds open shells: use qcschema")
+    if charged := np.flatnonzero(store.plan.structures.charge).tolist():
+        name, charge = store.plan.structures.name(charged[0]), store.plan.structures.charge[charged[0]]
+        raise SpecError(
+            f"QH9 has no place for charges, its readers take every molecule as neutral; '{store.path}' holds "
+            f"{len(charged)} charged ones, the first '{name}' with {charge:+d}: use qcschema"
+        )
