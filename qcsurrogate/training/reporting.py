@@ -14,6 +14,8 @@ from tqdm import tqdm
 from qcsurrogate.errors import TrainingError
 
 _LINE_EVERY_SECONDS = 10.0
+_BAR_FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
+_BAR_OF_UNKNOWN_WIDTH = 10  # what tqdm draws where it does not know the terminal
 
 
 class Reporter:
@@ -32,7 +34,9 @@ class Reporter:
         self._quiet = quiet
         self._bar: tqdm[Any] | None = None
         if not quiet and sys.stderr.isatty():
-            self._bar = tqdm(total=steps, initial=start, desc=name, unit="step", dynamic_ncols=True)
+            self._bar = tqdm(
+                total=steps, initial=start, desc=name.split()[-1], dynamic_ncols=True, bar_format=_BAR_FORMAT
+            )
         self._writer = _tensorboard_writer(tensorboard, start) if tensorboard else None
         self._began = self._last_line = time.monotonic()
         self._latest = ""
@@ -62,7 +66,7 @@ class Reporter:
         figures = {k.removeprefix("validation_"): v for k, v in row.items() if k.startswith("validation_")}
         self._latest = ", ".join(f"{name} {value:.3e}" for name, value in figures.items())
         if self._bar is not None:
-            self._bar.set_postfix_str(self._latest)
+            self._bar.set_postfix_str(self._fitting(self._latest))
         else:
             mark = " (best)" if best else ""
             rate = self._rate(step, time.monotonic())
@@ -80,6 +84,18 @@ class Reporter:
             self._bar.write(f"{self._name}: {text}", file=sys.stderr)
         else:
             self._line(text)
+
+    def _fitting(self, figures: str) -> str:
+        """As many of the figures as the terminal has room for beside a short bar; the first in any case."""
+        if self._bar is None:
+            return figures
+        state = self._bar.format_dict
+        columns = state["ncols"]
+        without = self._bar.format_meter(**{**state, "ncols": None, "postfix": ""})
+        taken = len(without) - _BAR_OF_UNKNOWN_WIDTH + len("##, ")
+        while columns and len(figures) > columns - taken and ", " in figures:
+            figures = figures.rpartition(", ")[0]
+        return figures
 
     def _line(self, text: str) -> None:
         self._last_line = time.monotonic()
