@@ -19,7 +19,7 @@ from qcsurrogate.registry import Quantity, find_quantity
 from qcsurrogate.store.spec import SplitName
 from qcsurrogate.store.store import Store
 from qcsurrogate.training.config import RunConfig, load_run_config
-from qcsurrogate.training.loop import TrainingData, TrainingResult, train
+from qcsurrogate.training.loop import CONFIG_NAME, TrainingData, TrainingResult, train
 from qcsurrogate.versions import installed_versions
 
 _PACKAGES = ("qcsurrogate", "torch", "e3nn", "numpy", "pyscf")
@@ -40,7 +40,8 @@ def train_surrogate(
         kind: name of a quantity, such as ``hamiltonian`` or ``density``.
         store: folder of the store.
         out: folder of the run; it will hold ``model.safetensors``, ``metrics.csv``, a checkpoint.
-        config: YAML file with the sections ``model`` and ``training``; defaults without one.
+        config: YAML file with the sections ``model`` and ``training``; without one the run's own
+            ``config.yaml`` if ``out`` holds a run, else defaults.
         overrides: texts ``section.key=value`` that win over the file.
         quiet: say nothing.
 
@@ -50,7 +51,9 @@ def train_surrogate(
         TrainingError: if the run cannot start, resume or go on.
     """
     quantity = find_quantity(kind)
-    run = load_run_config(quantity.settings, config, overrides)
+    own = Path(out) / CONFIG_NAME
+    source = own if config is None and own.is_file() else config
+    run = load_run_config(quantity.settings, source, overrides)
     opened = Store.open(store)
     model, train_data, validation_data = _model_and_data(
         quantity, run, opened, progress=not quiet and sys.stderr.isatty()

@@ -99,3 +99,23 @@ def test_the_demo_stops_when_a_reference_failed(short_demo, monkeypatch):
     monkeypatch.setattr(demo, "generate", lambda spec, out, quiet: failed)
     with pytest.raises(StoreError, match=r"1 references of the demo failed.*water_3.*qcsurrogate status"):
         demo.demo(out, quiet=True)
+
+
+def test_a_run_goes_on_with_its_own_settings(tiny_store, tmp_path):
+    """Without repeating --set; a contradiction is refused, more steps are taken."""
+    run = tmp_path / "run"
+    settings = (*SHORT_TRAINING, "model.readout_hidden=8")
+    first = pipeline.train_surrogate("density", tiny_store, run, overrides=settings, quiet=True)
+    assert pipeline.train_surrogate("density", tiny_store, run, quiet=True) == first
+    with pytest.raises(TrainingError, match=r"model\.readout_hidden: 8 -> 9"):
+        pipeline.train_surrogate("density", tiny_store, run, overrides=["model.readout_hidden=9"], quiet=True)
+    longer = pipeline.train_surrogate("density", tiny_store, run, overrides=["training.steps=3"], quiet=True)
+    assert (longer.steps, longer.finished) == (3, True)
+    assert pipeline.train_surrogate("density", tiny_store, run, quiet=True) == longer
+
+
+def test_small_sets_are_mentioned(tiny_store, tmp_path, capfd):
+    pipeline.train_surrogate("density", tiny_store, tmp_path / "run", overrides=SHORT_TRAINING)
+    words = capfd.readouterr().err
+    assert "the training set holds only 4 molecules: the model will know little beyond them" in words
+    assert "the validation set holds only 2 molecules: its error is a rough estimate" in words

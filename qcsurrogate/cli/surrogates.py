@@ -37,7 +37,12 @@ def add_train(commands: Commands) -> None:
     )
     parser.add_argument("kind", choices=quantity_names(), help="what the model predicts")
     parser.add_argument("store", metavar="DIR", help="folder of the store")
-    parser.add_argument("--out", required=True, metavar="RUN", help="folder of the run; an existing one is continued")
+    parser.add_argument(
+        "--out",
+        required=True,
+        metavar="RUN",
+        help="folder of the run; an existing one is continued with its own settings, or to a larger training.steps",
+    )
     parser.add_argument("--config", metavar="YAML", help="file with the sections model and training")
     add_set(parser, "a setting", "training.steps=8000")
     add_quiet(parser)

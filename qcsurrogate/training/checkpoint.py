@@ -39,6 +39,7 @@ class Progress:
         loss_sum, loss_count: training losses since the last row of the table.
         wall_time, cpu_time: seconds spent, all starts together.
         finished: whether the run is complete.
+        extensions: for each time that ``training.steps`` grew: ``step`` reached then, ``from``, ``to``.
     """
 
     config: dict[str, Any]
@@ -53,6 +54,7 @@ class Progress:
     wall_time: float = 0.0
     cpu_time: float = 0.0
     finished: bool = False
+    extensions: list[dict[str, int]] = field(default_factory=list)
 
 
 def write_checkpoint(

@@ -11,8 +11,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from qcsurrogate.errors import SpecError
 from qcsurrogate.files.yaml_model import parse_yaml, read_yaml, validate
 
-HARMLESS_KEYS = frozenset({"checkpoint_every", "max_minutes", "tensorboard"})
-"""Settings of ``training`` that may change between a run and its resumption: no number depends on them."""
+HARMLESS_KEYS = frozenset({"checkpoint_every", "max_minutes", "patience", "tensorboard"})
+"""Settings of ``training`` that may change between a run and its resumption: no step depends on them.
+
+``training.steps`` may grow, see :func:`qcsurrogate.training.loop.train`.
+"""
 
 Settings = TypeVar("Settings", bound=BaseModel)
 
@@ -22,7 +25,7 @@ class TrainingConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    steps: Annotated[int, Field(ge=1, description="Optimiser steps.")] = 4000
+    steps: Annotated[int, Field(ge=1, description="Optimiser steps; a run that exists may be given more.")] = 4000
     batch_size: Annotated[int, Field(ge=1, le=65536, description="Molecules per step.")] = 16
     learning_rate: Annotated[float, Field(gt=0, le=1, description="At its height, after the warm-up.")] = 3e-3
     warmup_steps: Annotated[int, Field(ge=0, description="Steps of linear warm-up; a cosine to zero follows.")] = 100
@@ -46,6 +49,10 @@ class TrainingConfig(BaseModel):
     ] = 1
     validate_every: Annotated[int, Field(ge=1, description="Steps between two validations.")] = 250
     validation_batch_size: Annotated[int, Field(ge=1, description="Molecules per batch of a validation.")] = 64
+    patience: Annotated[
+        int | None,
+        Field(ge=1, description="Stop after this many validations without a better one; null never does."),
+    ] = None
     checkpoint_every: Annotated[int, Field(ge=1, description="Steps between two checkpoints.")] = 500
     max_minutes: Annotated[
         float | None, Field(gt=0, description="Wall time after which this start checkpoints and stops; resume goes on.")

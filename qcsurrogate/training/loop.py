@@ -41,8 +41,16 @@ from qcsurrogate.versions import installed_versions
 if TYPE_CHECKING:
     from qcsurrogate.models.base import SurrogateModel
 
+FEW_MOLECULES: Final = 20
+"""Sets with fewer molecules are mentioned."""
+_MEANING_OF_FEW: Final = {
+    "training": "the model will know little beyond them; expect errors on others far above those of training",
+    "validation": "its error is a rough estimate, and the choice of the best step depends on chance",
+}
+
 MODEL_NAME: Final = "model.safetensors"
 METRICS_NAME: Final = "metrics.csv"
+CONFIG_NAME: Final = "config.yaml"
 _LOCK_NAME: Final = ".lock"
 _LOCK_PATIENCE_SECONDS: Final = 5.0
 
@@ -102,6 +110,13 @@ def train(
     On a CPU, a run that was killed at any moment and started again ends with the same
     bits as one that was not.
 
+    A run may be given more ``training.steps`` than it had, finished or not: from the step
+    it has reached on, the learning rate is that of a run of the new length at the same
+    step (after a finished run it jumps from zero to that cosine).  The model file's
+    provenance holds every such change under ``extensions``.  Fewer steps are refused.
+    With ``training.patience`` a run is finished when so many validations in a row were
+    not better than the best; a larger patience lets it go on.
+
     Args:
         model: untrained, with its normalisation set; holds the latest weights afterwards.
         train_data, validation_data: neither may be empty.
@@ -136,7 +151,7 @@ def train(
                 earlier = read_progress(out / CHECKPOINT_NAME)
                 earlier.config = _with_new_defaults(earlier.config, config)
                 _check_same_run(out, earlier, progress)
-                if earlier.finished:
+                if earlier.finished and _is_over(earlier, config.training):
                     return _result(out, earlier)
             try:
                 run = _Run(model, train_data, validation_data, config.training, out, on_metadata, progress)
@@ -176,7 +191,11 @@ class _Run:
         self.progress = progress
         if self._checkpoint_path.exists():
             restored = restore_checkpoint(self._checkpoint_path, self.networks, self.optimisers)
-            restored.config = progress.config  # harmless settings may have changed
+            earlier_steps = restored.config["training"].get("steps", config.steps)
+            if earlier_steps != config.steps:
+                restored.extensions.append({"step": restored.step, "from": earlier_steps, "to": config.steps})
+            restored.config = progress.config  # harmless settings and the number of steps may have changed
+            restored.finished = False
             self.progress = restored
         self._began = time.monotonic(), time.process_time()
         self._spent_before = self.progress.wall_time, self.progress.cpu_time
@@ -184,7 +203,7 @@ class _Run:
     def go(self, *, quiet: bool) -> TrainingResult:
         """Take all steps that are left."""
         progress, config = self.progress, self.config
-        write_atomically(self.out / "config.yaml", dump_yaml(progress.config).encode())
+        write_atomically(self.out / CONFIG_NAME, dump_yaml(progress.config).encode())
         write_atomically(self.out / "versions.json", _versions(self.fabric.device).encode())
         self._write_metrics()
         reporter = Reporter(
@@ -197,6 +216,9 @@ class _Run:
         with reporter, Interrupts() as interrupts:
             if progress.step:
                 reporter.say(f"going on after step {progress.step}")
+            for name, data in (("training", self.train_data), ("validation", self.validation_data)):
+                if len(data) < FEW_MOLECULES:
+                    reporter.say(f"the {name} set holds only {_molecules(len(data))}: {_MEANING_OF_FEW[name]}")
             while not progress.finished:
                 loss = self._step()
                 reporter.stepped(progress.step, loss)
@@ -204,6 +226,12 @@ class _Run:
                 if progress.finished or progress.step % config.validate_every == 0:
                     row = self._validate()
                     reporter.validated(progress.step, row, best=progress.best_step == progress.step)
+                    progress.finished = _is_over(progress, config)
+                    if progress.finished and progress.step < config.steps:
+                        reporter.say(
+                            f"finished early after step {progress.step}: {config.patience} validations were not "
+                            f"better than that of step {progress.best_step}"
+                        )
                 out_of_time = config.max_minutes is not None and self._minutes() >= config.max_minutes
                 stop = out_of_time or interrupts.received is not None
                 if progress.finished or stop or progress.step % config.checkpoint_every == 0:
@@ -282,6 +310,7 @@ class _Run:
                 "config": progress.config,
                 "dataset": progress.dataset,
                 "step": progress.step,
+                "extensions": progress.extensions,
                 "wall_time_s": progress.wall_time,
                 "cpu_time_s": progress.cpu_time,
             }
@@ -333,9 +362,19 @@ def _wait_for_lock(path: Path) -> None:
         time.sleep(0.05)
 
 
+def _molecules(n: int) -> str:
+    return "1 molecule" if n == 1 else f"{n} molecules"
+
+
+def _is_over(progress: Progress, config: TrainingConfig) -> bool:
+    """Whether all steps were taken, or as many validations as patience allows were not better than the best."""
+    since_best = sum(row["step"] > (progress.best_step or 0) for row in progress.rows)
+    return progress.step >= config.steps or (config.patience is not None and since_best >= config.patience)
+
+
 def _check_same_run(out: Path, earlier: Progress, now: Progress) -> None:
     pairs = {
-        "configuration": (_without_harmless(earlier.config), _without_harmless(now.config)),
+        "configuration": (_that_must_agree(earlier.config, now.config), _that_must_agree(now.config, now.config)),
         "data": (earlier.dataset, now.dataset),
         "network": (earlier.network, now.network),
     }
@@ -366,8 +405,11 @@ def _with_new_defaults(earlier: dict[str, Any], config: RunConfig[Any]) -> dict[
         return earlier  # a key has gone; the comparison names it
 
 
-def _without_harmless(config: Mapping[str, Any]) -> dict[str, Any]:
+def _that_must_agree(config: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration without what may have changed: harmless settings, and a number of steps that has grown."""
     training = {key: value for key, value in config["training"].items() if key not in HARMLESS_KEYS}
+    if training.get("steps", 0) <= now["training"]["steps"]:
+        training["steps"] = now["training"]["steps"]
     return {**config, "training": training}
 
 

@@ -228,3 +228,31 @@ def test_threads_are_given_back(tmp_path: Path) -> None:
     before = torch.get_num_threads()
     run_tiny(tmp_path, tiny_config(steps=1, threads=before + 1))
     assert torch.get_num_threads() == before
+
+
+def test_a_run_is_given_more_steps(tmp_path: Path) -> None:
+    """Finished or stopped: the learning rate goes on as in a run of the new length, and that resumes exactly."""
+    run_tiny(tmp_path / "a", tiny_config(steps=30))
+    run_tiny(tmp_path / "b", tiny_config(steps=30))
+    longer = run_tiny(tmp_path / "a", tiny_config(steps=60))
+    assert (longer.finished, longer.steps) == (True, 60)
+    run_tiny(tmp_path / "b", tiny_config(steps=60, max_minutes=1e-9))
+    assert run_tiny(tmp_path / "b", tiny_config(steps=60)).finished
+    assert_equal_runs(tmp_path / "a", tmp_path / "b")
+    run_tiny(tmp_path / "whole", tiny_config(steps=60))
+    rates = [{row["step"]: row["learning_rate"] for row in table(tmp_path / n)} for n in ("a", "whole")]
+    assert all(rates[0][step] == rates[1][step] for step in ("33", "44", "55", "60"))
+    progress = read_progress(tmp_path / "b" / CHECKPOINT_NAME)
+    assert progress.extensions == [{"step": 30, "from": 30, "to": 60}]
+    with pytest.raises(TrainingError, match=r"training\.steps: 60 -> 40"):
+        run_tiny(tmp_path / "a", tiny_config(steps=40))
+
+
+def test_patience_ends_a_run_and_more_of_it_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = iter([5.0, 2.0, 3.0, 2.0, 4.0, 6.0])
+    monkeypatch.setattr(TinyModel, "errors", lambda self, batch: {"hamiltonian_mae": (torch.tensor(next(values)), 1)})
+    result = run_tiny(tmp_path, tiny_config(patience=2))
+    assert (result.finished, result.steps, result.best_step) == (True, 44, 22)
+    assert run_tiny(tmp_path, tiny_config(patience=2)) == result
+    further = run_tiny(tmp_path, tiny_config(patience=3))
+    assert (further.finished, further.steps, further.best_step) == (True, 55, 22)
