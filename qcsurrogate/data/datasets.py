@@ -175,7 +175,7 @@ class HamiltonianDataset(_InMemory):
             split: train, validation or test.
             settings: graphs of the model to be trained; needs a pair cutoff.
             baseline: whether the label is H - H0 (else H itself).
-            dtype: of the tensors.
+            dtype: of the graphs; labels stay in float64 until a model has taken their mean away.
             progress: whether to draw a progress bar.
             elements: atomic numbers of the bases; those of all planned structures if None.
 
@@ -287,13 +287,13 @@ def _hamiltonian_sample(
         ends = zip(graph.pairs.target[part].tolist(), graph.pairs.source[part].tolist(), strict=True)
         blocks = cut_blocks(matrix, starts, ends)
         rotated = to_bond_frame(kind, basis, blocks, graph.pairs.wigner[part])
-        pair_rows[kind] = layouts.pair(kind).to_irreps(rotated).to(dtype)
+        pair_rows[kind] = layouts.pair(kind).to_irreps(rotated)
         covered += float(blocks.abs().sum()) * (1.0 if kind[0] == kind[1] else 2.0)
         first += count
     atom_rows: dict[int, Tensor] = {}
     for z, atoms in graph.atoms_by_element.items():
         blocks = cut_blocks(matrix, starts, ((i, i) for i in atoms.tolist()))
-        atom_rows[z] = layouts.atom(z).to_irreps(blocks).to(dtype)
+        atom_rows[z] = layouts.atom(z).to_irreps(blocks)
         covered += float(blocks.abs().sum())
     neglected = max(0.0, float(matrix.abs().sum()) - covered)
     return _Sample(graph.to(dtype=dtype), pair_rows, atom_rows, matrix.numel(), neglected)
@@ -314,7 +314,7 @@ def _density_sample(
         own = inverse[z] @ coefficients[starts[atom] : starts[atom + 1]]
         rows.setdefault(z, []).append(own[basis[z].internal_order])
     graph = settings.graph(record.structure, dtype)
-    return _Sample(graph, {}, {z: torch.as_tensor(np.stack(r)).to(dtype) for z, r in sorted(rows.items())})
+    return _Sample(graph, {}, {z: torch.as_tensor(np.stack(r)) for z, r in sorted(rows.items())})
 
 
 def _refuse_unrestricted(store: Store) -> None:

@@ -61,9 +61,12 @@ class Standardisation(Float64Buffers):
         self.scale.copy_((total / size)[group].sqrt().clamp(min=SMALLEST_SCALE))
 
     def standardise(self, labels: Tensor) -> Tensor:
-        """(n, n_rows) labels -> what a network should put out."""
-        scale = self.scale.clamp(min=SMALLEST_SCALE)
-        return (labels - self.mean.to(labels)) / scale.to(labels)
+        """(n, n_rows) labels -> what a network should put out, in float64.
+
+        A label of 20 Hartree in float32 has lost what a spread of a millihartree is made of:
+        labels stay in float64 until their mean is gone.
+        """
+        return (labels.double() - self.mean) / self.scale.clamp(min=SMALLEST_SCALE)
 
     def restore(self, predictions: Tensor) -> Tensor:
         """(n, n_rows) output of a network -> labels in float64."""

@@ -149,3 +149,29 @@ def error_of(model: HamiltonianModel | DensityModel, batch: object) -> float:
     with torch.no_grad():
         total, count = model.errors(batch)[model.monitored]
     return float(total) / count
+
+
+def test_labels_keep_their_digits_until_the_mean_is_gone(tiny_store: Path) -> None:
+    """In float32 a label of -20 Hartree is only known to a microhartree, as much as it may vary here."""
+    store = Store.open(tiny_store)
+    settings = HamiltonianSettings(encoder=EncoderSettings(channels=4, edge_channels=4, layers=1))
+    basis = store.spec.method.orbital_basis(sorted(store.atoms))
+    reach = GraphSettings(*graph_reach("hamiltonian", settings, basis, None))
+    single, double = (
+        HamiltonianDataset.from_store(store, "train", reach, baseline=False, dtype=d)
+        for d in (torch.float32, torch.float64)
+    )
+    model = new_hamiltonian_model(settings, single, baseline=False)
+    assert single.batch([0]).graph.messages.lengths.dtype == torch.float32
+    assert torch.equal(single.rows_of_atoms(8), double.rows_of_atoms(8))
+    pairs = single.rows_of_pairs((8, 1)), double.rows_of_pairs((8, 1))
+    assert pairs[0] is not None
+    assert pairs[1] is not None
+    assert torch.equal(*pairs)
+    oxygen = model.statistics["8"]
+    rows = oxygen.mean + 1e-6 * torch.arange(-3.0, 4.0, dtype=torch.float64).unsqueeze(1)  # type: ignore[union-attr,operator]
+    assert float(oxygen.mean.abs().max()) > 15  # type: ignore[union-attr,operator]
+    oxygen.scale.fill_(1e-6)  # type: ignore[union-attr,operator]
+    standardised = oxygen.standardise(rows)  # type: ignore[union-attr,operator]
+    np.testing.assert_allclose(standardised.numpy()[:, 0], np.arange(-3.0, 4.0), atol=1e-6)
+    assert model.loss(single.batch([0])).dtype == torch.float32

@@ -135,7 +135,7 @@ class DensityModel(SurrogateModel):
         for (z, prediction), (_, rows) in zip(self(batch.graph), batch.atom_rows, strict=True):
             statistics = self._statistics(z)
             weights = statistics.scale.to(prediction) ** self.settings.loss_power
-            error = prediction - statistics.standardise(rows)
+            error = prediction - statistics.standardise(rows).to(prediction)
             total = total + (error.square() * weights).sum()
             norm = norm + weights.sum() * len(error)
         return total / norm

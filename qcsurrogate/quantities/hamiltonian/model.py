@@ -216,13 +216,13 @@ class HamiltonianModel(SurrogateModel):
         total = norm = batch.graph.messages.lengths.new_zeros(())
         for (kind, _), prediction, rows in zip(batch.graph.pair_kinds, pairs, batch.pair_rows, strict=True):
             statistics = self._statistics(_name(kind))
-            target = statistics.standardise(self._order(kind).sorted(rows))
+            target = statistics.standardise(self._order(kind).sorted(rows)).to(prediction)
             multiplicity = 1.0 if kind[0] == kind[1] else 2.0
             term, weight = self._weighted(prediction - target, statistics)
             total, norm = total + multiplicity * term, norm + multiplicity * weight
         for (z, prediction), (_, rows) in zip(atoms, batch.atom_rows, strict=True):
             statistics = self._statistics(str(z))
-            term, weight = self._weighted(prediction - statistics.standardise(rows), statistics)
+            term, weight = self._weighted(prediction - statistics.standardise(rows).to(prediction), statistics)
             total, norm = total + term, norm + weight
         return total / norm
 
