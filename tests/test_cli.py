@@ -223,7 +223,8 @@ def test_train_goes_on_and_reports(run, tiny_store, tiny_runs):
         (["training.steps=0"], 2, "training.steps"),
         (["model.encoder.chanels=3"], 2, "did you mean 'channels'?"),
         (["steps"], 2, "expected section.key=value"),
-        (["training.steps=3"], 8, "training.steps: 2 -> 3"),
+        (["training.steps=1"], 8, "training.steps: 2 -> 1"),
+        (["training.seed=3"], 8, "training.seed: 0 -> 3"),
     ],
 )
 def test_train_refuses_bad_or_changed_settings(run, tiny_store, tiny_runs, settings, code, words):
