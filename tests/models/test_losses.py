@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from qcsurrogate.data.datasets import DensityBatch
+from qcsurrogate.data.datasets import DensityBatch, HamiltonianDataset
 from qcsurrogate.data.graphs import collate
 from qcsurrogate.quantities.density.model import DensityModel
 from qcsurrogate.quantities.hamiltonian.model import HamiltonianModel
@@ -154,14 +154,15 @@ def error_of(model: HamiltonianModel | DensityModel, batch: object) -> float:
 def test_labels_keep_their_digits_until_the_mean_is_gone(tiny_store: Path) -> None:
     """In float32 a label of -20 Hartree is only known to a microhartree, as much as it may vary here."""
     store = Store.open(tiny_store)
-    settings = HamiltonianSettings(encoder=EncoderSettings(channels=4, edge_channels=4, layers=1))
+    quantity = find_quantity("hamiltonian")
+    settings = quantity.settings.model_validate({"encoder": {"channels": 4, "edge_channels": 4, "layers": 1}})
     basis = store.spec.method.orbital_basis(sorted(store.atoms))
-    reach = GraphSettings(*graph_reach("hamiltonian", settings, basis, None))
+    reach = HamiltonianModel.graph_settings(basis, settings)
     single, double = (
         HamiltonianDataset.from_store(store, "train", reach, baseline=False, dtype=d)
         for d in (torch.float32, torch.float64)
     )
-    model = new_hamiltonian_model(settings, single, baseline=False)
+    model = quantity.new_model(settings, single, seed=0)
     assert single.batch([0]).graph.messages.lengths.dtype == torch.float32
     assert torch.equal(single.rows_of_atoms(8), double.rows_of_atoms(8))
     pairs = single.rows_of_pairs((8, 1)), double.rows_of_pairs((8, 1))
