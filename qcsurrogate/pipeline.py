@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from ase.data import chemical_symbols
 
+from qcsurrogate.domain import Domain
 from qcsurrogate.errors import TrainingError
 from qcsurrogate.models.base import SurrogateModel
 from qcsurrogate.models.files import ModelMetadata
@@ -58,13 +59,14 @@ def train_surrogate(
     model, train_data, validation_data = _model_and_data(
         quantity, run, opened, progress=not quiet and sys.stderr.isatty()
     )
+    domain = Domain.fit(opened.structure(key) for key in opened.keys("train"))
     return train(
         model,
         train_data,
         validation_data,
         run,
         out,
-        on_metadata=partial(_metadata, model, opened),
+        on_metadata=partial(_metadata, model, opened, domain),
         dataset_hash=opened.dataset_hash(),
         quiet=quiet,
     )
@@ -106,7 +108,7 @@ def _elements(store: Store, split: SplitName) -> set[int]:
 
 
 def _metadata(
-    model: SurrogateModel, store: Store, metrics: Mapping[str, float], provenance: Mapping[str, Any]
+    model: SurrogateModel, store: Store, domain: Domain, metrics: Mapping[str, float], provenance: Mapping[str, Any]
 ) -> ModelMetadata:
     """What a model file says about itself and where it comes from."""
     atoms = {z: store.atoms[z] for z in model.elements}
@@ -122,4 +124,5 @@ def _metadata(
         training=dict(provenance),
         metrics=dict(metrics),
         versions=installed_versions(_PACKAGES),
+        domain=domain,
     )

@@ -20,7 +20,7 @@ ORDER = [
     ("conventions", "pyscf_settings"),
     ("basis",),
     ("structures",),
-    ("files",),
+    ("domain", "files"),
     ("reference", "resources"),
     ("sources",),
     ("store",),

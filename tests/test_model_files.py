@@ -51,6 +51,11 @@ def test_round_trip_is_exact(tmp_path: Path, model: TinyModel, dtype: torch.dtyp
     assert sorted(p.name for p in tmp_path.iterdir()) == ["m.safetensors"]
 
 
+def test_a_file_without_a_domain_stays_readable(path: Path) -> None:
+    path.write_bytes(_edit_metadata(lambda m: m.pop("domain", None))(path.read_bytes()))
+    assert read(path)[1].domain is None
+
+
 def test_the_guard_around_the_builder_ends_with_it(path: Path) -> None:
     read(path)
     assert torch.empty(2**28).numel() == 2**28
@@ -162,6 +167,7 @@ HOSTILE: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "later version": (_edit_metadata(lambda m: m.update(format_version=99)), "format version 99, expected 1"),
     "unknown metadata": (_edit_metadata(lambda m: m.update(extra=1)), "valid metadata 'extra'"),
     "method of nonsense": (_edit_metadata(lambda m: m["method"].update(grid_level=77)), "'method.grid_level'"),
+    "domain of nonsense": (_edit_metadata(lambda m: m.update(domain={"states": "all"})), "valid metadata 'domain"),
     "other kind": (_edit_metadata(lambda m: m.update(kind="poetry")), "unknown kind 'poetry'"),
     "unknown setting": (_description(colour="red"), "the description of a 'hamiltonian' model"),
     "setting of nonsense": (_description(width="wide"), "the description of a 'hamiltonian' model"),

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from qcsurrogate import demo, pipeline
+from qcsurrogate.domain import Domain
 from qcsurrogate.errors import SpecError, StoreError, TrainingError
 from qcsurrogate.generation import GenerationSummary
 from qcsurrogate.models.files import read_metadata
@@ -29,6 +30,8 @@ def test_a_model_file_says_where_it_comes_from(kind, tiny_runs, tiny_store):
     assert sorted(metadata.atoms) == ["H", "O"]
     assert metadata.spec["name"] == "tiny"
     assert metadata.units
+    assert metadata.domain == Domain.fit(store.structure(key) for key in store.keys("train"))
+    assert metadata.domain.states == ((0, 0),)
     assert metadata.training["config"]["training"]["steps"] == 2
     assert all(np.isfinite(value) for value in metadata.metrics.values())
     assert {"torch", "pyscf", "qcsurrogate"} <= metadata.versions.keys()

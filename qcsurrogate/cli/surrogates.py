@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,6 +74,7 @@ def add_predict(commands: Commands) -> None:
         "--batch-size", type=positive, default=32, metavar="N", help="molecules at a time (default: 32)"
     )
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
+    parser.add_argument("--strict", action="store_true", help="refuse what lies outside of the training data")
     add_quiet(parser)
     add_json(parser)
 
@@ -157,6 +159,7 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _predict(options: argparse.Namespace) -> int:
+    from qcsurrogate.domain import OutsideTrainingDomain
     from qcsurrogate.prediction.files import check_suffix, save, summary
     from qcsurrogate.prediction.results import DensityPrediction
     from qcsurrogate.prediction.surrogate import load
@@ -168,7 +171,11 @@ def _predict(options: argparse.Namespace) -> int:
         raise SpecError(f"--cube density needs a density model; '{options.model}' is a {surrogate.kind} model")
     charge, spin = surrogate.method.charge, surrogate.method.spin
     structures = [s for path in options.structures for s in read_structures(path, charge, spin)]
-    predictions: Sequence[Prediction] = surrogate.predict(structures, batch_size=options.batch_size)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", OutsideTrainingDomain)  # said below, for every structure
+        predictions: Sequence[Prediction] = surrogate.predict(
+            structures, batch_size=options.batch_size, strict=options.strict
+        )
     save(predictions, out)
     cubes = []
     if options.cube:
@@ -177,6 +184,10 @@ def _predict(options: argparse.Namespace) -> int:
             if isinstance(prediction, DensityPrediction):
                 prediction.write_cube(path, resolution=options.resolution, margin=options.margin)
                 cubes.append(str(path))
+    if not options.quiet:
+        for prediction in predictions:
+            if not prediction.domain.inside:
+                say(f"{prediction.structure.label}: {prediction.domain.summary}")
     data = {"out": str(out), **({"cubes": cubes} if cubes else {}), **summary(predictions)}
     if options.json:
         print_json(data)

@@ -27,6 +27,7 @@ from torch.nn.modules.module import register_module_buffer_registration_hook as 
 from torch.nn.modules.module import register_module_parameter_registration_hook as on_parameter
 from torch.overrides import TorchFunctionMode
 
+from qcsurrogate.domain import Domain
 from qcsurrogate.errors import ModelFileError, QCSurrogateError, StoreError
 from qcsurrogate.files.atomic import write_atomically
 from qcsurrogate.reference.settings import Method
@@ -76,6 +77,7 @@ class ModelMetadata(BaseModel):
         training: provenance: configuration, steps, times, seed.
         metrics: figures of the saved weights, such as ``validation_hamiltonian_mae``.
         versions: of this package and of what it ran on.
+        domain: what the training structures hold; None in files older than it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -91,6 +93,7 @@ class ModelMetadata(BaseModel):
     training: dict[str, Any]
     metrics: dict[str, float]
     versions: dict[str, str]
+    domain: Domain | None = None
 
     def to_json(self) -> str:
         """The text that a model file holds.

@@ -60,13 +60,14 @@ def summary(predictions: Sequence[Prediction]) -> dict[str, Any]:
 
 
 def _summary_of(prediction: Prediction) -> dict[str, Any]:
-    structure = prediction.structure
+    structure, domain = prediction.structure, prediction.domain
     values = {name: _json_number(getattr(prediction, name)) for name in prediction.summary_units}
     return {
         "name": structure.name,
         "formula": structure.formula,
         "charge": structure.charge,
         "spin": structure.spin,
+        "domain": {"inside": domain.inside if domain.known else None, "summary": domain.summary},
         **values,
     }
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from pyscf.scf import hf
 
 from qcsurrogate.basis import BasisSet
+from qcsurrogate.domain import UNKNOWN, DomainVerdict
 from qcsurrogate.prediction import observables
 from qcsurrogate.prediction.cube import write_cube
 from qcsurrogate.reference.atoms import FreeAtoms
@@ -32,11 +33,13 @@ class Prediction(ABC):
 
     Attributes:
         structure: what was predicted for.
+        domain: what of it lies outside of the training data.
         units: unit of every quantity that :func:`qcsurrogate.prediction.files.save` writes.
         summary_units: unit of every quantity of the JSON summary.
     """
 
     structure: Structure
+    domain: DomainVerdict = field(default=UNKNOWN, kw_only=True)
 
     units: ClassVar[Mapping[str, str]]
     summary_units: ClassVar[Mapping[str, str]]

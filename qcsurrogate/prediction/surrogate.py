@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
@@ -11,6 +13,7 @@ import torch
 from ase.data import chemical_symbols
 
 from qcsurrogate.basis import BasisSet, same_functions
+from qcsurrogate.domain import UNKNOWN, DomainVerdict, OutsideTrainingDomain
 from qcsurrogate.errors import BasisError, DomainError, ModelFileError, SpecError
 from qcsurrogate.models.files import ModelMetadata, read_model
 from qcsurrogate.prediction.inputs import read_request
@@ -99,15 +102,15 @@ class Surrogate(ABC, Generic[P]):
         return f"<{type(self).__name__} for {symbols}: {self.method.xc}/{self.method.basis}>"
 
     @overload
-    def predict(self, x: list[Any] | tuple[Any, ...], *, batch_size: int = ...) -> list[P]: ...
+    def predict(self, x: list[Any] | tuple[Any, ...], *, batch_size: int = ..., strict: bool = ...) -> list[P]: ...
 
     @overload
-    def predict(self, x: str | Path, *, batch_size: int = ...) -> P | list[P]: ...
+    def predict(self, x: str | Path, *, batch_size: int = ..., strict: bool = ...) -> P | list[P]: ...
 
     @overload
-    def predict(self, x: Atoms | Mole | Structure, *, batch_size: int = ...) -> P: ...
+    def predict(self, x: Atoms | Mole | Structure, *, batch_size: int = ..., strict: bool = ...) -> P: ...
 
-    def predict(self, x: object, *, batch_size: int = DEFAULT_BATCH_SIZE) -> P | list[P]:
+    def predict(self, x: object, *, batch_size: int = DEFAULT_BATCH_SIZE, strict: bool = False) -> P | list[P]:
         """Predict for one molecule or many.
 
         Args:
@@ -116,6 +119,8 @@ class Surrogate(ABC, Generic[P]):
                 ``Atoms`` says nothing about charge and spin, it has those of the training data.
             batch_size: how many molecules the network sees at a time; results do not depend on
                 it beyond the rounding of the network's precision.
+            strict: refuse what lies outside of the training data, or a model that does not say
+                what it was trained on, instead of warning (``OutsideTrainingDomain``).
 
         Returns:
             One prediction for one molecule; a list of them, in order, for a list or for a file
@@ -123,15 +128,36 @@ class Surrogate(ABC, Generic[P]):
 
         Raises:
             StructureError: if ``x`` or a geometry in it cannot be used.
-            DomainError: for elements, a charge, a spin or a basis the model was not trained on.
+            DomainError: for elements, a charge, a spin or a basis the model was not trained on;
+                with ``strict`` for anything else outside of its training data.
         """
         if batch_size < 1:
             raise SpecError(f"batch_size = {batch_size}; expected 1 or more")
         request = read_request(x, self.method.charge, self.method.spin)
         for structure, basis in zip(request.structures, request.bases, strict=True):
             self.check_domain(structure, basis)
-        results = list(self._in_batches(request.structures, batch_size))
+        verdicts = [self.assess(structure) for structure in request.structures]
+        self._report(request.structures, verdicts, strict=strict)
+        predictions = self._in_batches(request.structures, batch_size)
+        results = [replace(p, domain=verdict) for p, verdict in zip(predictions, verdicts, strict=True)]
         return results[0] if request.single else results
+
+    def assess(self, structure: Structure) -> DomainVerdict:
+        """What of a molecule lies outside of the training data; nothing is computed."""
+        domain = self.metadata.domain
+        return UNKNOWN if domain is None else domain.assess(structure)
+
+    def _report(self, structures: Sequence[Structure], verdicts: Sequence[DomainVerdict], *, strict: bool) -> None:
+        outside = [(s, v) for s, v in zip(structures, verdicts, strict=True) if not v.inside]
+        if not outside:
+            return
+        structure, verdict = outside[0]
+        text = f"{structure.label} ({structure.formula}): {verdict.summary}"
+        if len(outside) > 1:
+            text += f" (the first of {len(outside)} such of {len(structures)} structures)"
+        if strict:
+            raise DomainError(f"strict: {text}; leave it out, train on such molecules, or predict without strict")
+        warnings.warn(f"training domain: {text}", OutsideTrainingDomain, stacklevel=3)
 
     def check_domain(self, structure: Structure, basis: BasisSet | None = None) -> None:
         """Refuse what the model was never shown.
@@ -149,10 +175,13 @@ class Surrogate(ABC, Generic[P]):
                 f"{structure.label} ({structure.formula}) holds {_symbols(foreign)}; this {self.kind} model was "
                 f"trained on {_symbols(self.elements)} only: train one on data with {_symbols(foreign)}"
             )
-        if (structure.charge, structure.spin) != (self.method.charge, self.method.spin):
+        domain = self.metadata.domain
+        states = ((self.method.charge, self.method.spin),) if domain is None else domain.states
+        if (structure.charge, structure.spin) not in states:
+            trained = " or ".join(f"charge {charge} and spin {spin}" for charge, spin in states)
             raise DomainError(
                 f"{structure.label} has charge {structure.charge} and spin {structure.spin} (unpaired electrons); "
-                f"this {self.kind} model was trained on charge {self.method.charge} and spin {self.method.spin} only"
+                f"this {self.kind} model was trained on {trained} only"
             )
         if basis is not None and not same_functions(basis, self.orbital_basis):
             raise DomainError(
