@@ -259,6 +259,21 @@ def test_predict_hamiltonians(run, tiny_runs, water_xyz, tmp_path):
     assert "wrote" in err
 
 
+def test_predict_says_what_is_outside_and_strict_refuses(run, tiny_runs, tmp_path):
+    far = tmp_path / "far.xyz"
+    far.write_text("3\n\nO 0 0 0.1173\nH 0 0.7572 -0.4692\nH 0 -2.0 -1.5\n")
+    arguments = ("predict", tiny_runs["hamiltonian"], far, "--out", tmp_path / "far.npz")
+    code, out, err = run(*arguments, "--json")
+    assert code == 0
+    assert json.loads(out)["structures"][0]["domain"]["inside"] is False
+    assert "outside the training data" in err
+    (tmp_path / "far.npz").unlink()
+    code, out, err = run(*arguments, "--strict")
+    assert (code, out) == (7, "")
+    assert "strict: " in one_line_error(err)
+    assert not (tmp_path / "far.npz").exists()
+
+
 def test_predict_densities_with_cubes(run, tiny_runs, water_xyz, tmp_path):
     arguments = ["--cube", "density", "--resolution", "1.0", "--margin", "2", "--json", "--quiet"]
     code, out, err = run(
