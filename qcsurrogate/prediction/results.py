@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pyscf.gto import Mole
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Prediction(ABC):
     """A prediction for one structure.
 
@@ -44,8 +44,13 @@ class Prediction(ABC):
     units: ClassVar[Mapping[str, str]]
     summary_units: ClassVar[Mapping[str, str]]
 
+    def __repr__(self) -> str:
+        structure = self.structure
+        state = f"charge {structure.charge}, spin {structure.spin}"
+        return f"<{type(self).__name__} of {structure.formula}: {state}; {self.domain.summary}>"
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(frozen=True, eq=False, repr=False)
 class HamiltonianPrediction(Prediction):
     """A Kohn-Sham Hamiltonian and what its orbitals say; closed shells.
 
@@ -140,7 +145,7 @@ class HamiltonianPrediction(Prediction):
         return np.asarray(self.structure.atomic_numbers @ self.structure.positions - electrons)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class DensityPrediction(Prediction):
     """An electron density: free atoms plus an expansion in auxiliary functions.
 

@@ -97,3 +97,9 @@ def test_charges_are_those_of_the_structures(hamiltonian_surrogate) -> None:
     hamiltonian_surrogate.check_domain(cation)
     with pytest.raises(DomainError, match=r"has charge 0 and spin 0 .* trained on charge 1 and spin 0 only"):
         hamiltonian_surrogate.predict(WATER)
+
+
+def test_repr_is_one_short_line(density_surrogate) -> None:
+    text = repr(density_surrogate.predict(WATER))
+    assert text.startswith("<DensityPrediction of H2O: charge 0, spin 0; domain unknown")
+    assert "\n" not in text
