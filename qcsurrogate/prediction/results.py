@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -27,9 +27,16 @@ if TYPE_CHECKING:
     from pyscf.gto import Mole
 
 
+def read_only(array: ArrayLike) -> NDArray[np.float64]:
+    """An array that refuses to be written into: what follows from it is computed once, and would not follow."""
+    kept = np.asarray(array)
+    kept.flags.writeable = False
+    return kept
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Prediction(ABC):
-    """A prediction for one structure.
+    """A prediction for one structure; its arrays cannot be written into, copy them to change them.
 
     Attributes:
         structure: what was predicted for.
@@ -43,6 +50,12 @@ class Prediction(ABC):
 
     units: ClassVar[Mapping[str, str]]
     summary_units: ClassVar[Mapping[str, str]]
+
+    def __post_init__(self) -> None:
+        for entry in fields(self):
+            value = getattr(self, entry.name)
+            if isinstance(value, np.ndarray):
+                object.__setattr__(self, entry.name, read_only(value.copy()))
 
     def __repr__(self) -> str:
         structure = self.structure
@@ -86,12 +99,12 @@ class HamiltonianPrediction(Prediction):
     @cached_property
     def overlap(self) -> NDArray[np.float64]:
         """(n_ao, n_ao) overlap matrix, PySCF AO order."""
-        return np.asarray(self.mol.intor_symmetric("int1e_ovlp"))
+        return read_only(self.mol.intor_symmetric("int1e_ovlp"))
 
     @cached_property
     def _orbitals(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         energies, coefficients = hf.eig(self.hamiltonian, self.overlap)
-        return np.asarray(energies), np.asarray(coefficients)
+        return read_only(energies), read_only(coefficients)
 
     @property
     def mo_energy(self) -> NDArray[np.float64]:
@@ -113,7 +126,7 @@ class HamiltonianPrediction(Prediction):
         """(n_ao,) occupations, 2 for the lowest orbitals and 0 above."""
         occupations = np.zeros(len(self.mo_energy))
         occupations[: self.n_occupied] = 2.0
-        return occupations
+        return read_only(occupations)
 
     @property
     def homo(self) -> float:
@@ -134,7 +147,7 @@ class HamiltonianPrediction(Prediction):
     def density_matrix(self) -> NDArray[np.float64]:
         """(n_ao, n_ao) one-particle density matrix of the orbitals, tr(D S) = number of electrons."""
         occupied = self.mo_coeff[:, : self.n_occupied]
-        return np.asarray(2.0 * occupied @ occupied.T)
+        return read_only(2.0 * occupied @ occupied.T)
 
     @cached_property
     def dipole(self) -> NDArray[np.float64]:
@@ -142,7 +155,7 @@ class HamiltonianPrediction(Prediction):
         with self.mol.with_common_orig((0.0, 0.0, 0.0)):
             positions = self.mol.intor_symmetric("int1e_r", comp=3)
         electrons = np.einsum("xab,ba->x", positions, self.density_matrix)
-        return np.asarray(self.structure.atomic_numbers @ self.structure.positions - electrons)
+        return read_only(self.structure.atomic_numbers @ self.structure.positions - electrons)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -152,8 +165,8 @@ class DensityPrediction(Prediction):
     Attributes:
         density_basis: auxiliary basis of the expansion.
         atoms: free-atom densities by atomic number.
-        density_coefficients: (n_aux,) of rho - rho_free_atoms, in e bohr^-1.5, PySCF order and
-            normalisation.
+        density_coefficients: (n_aux,) of rho - rho_free_atoms, so without the free atoms, in
+            e bohr^-1.5, PySCF order and normalisation.
     """
 
     density_basis: BasisSet
@@ -196,12 +209,12 @@ class DensityPrediction(Prediction):
     @cached_property
     def dipole(self) -> NDArray[np.float64]:
         """(3,) dipole moment (analytic) in e bohr, origin at (0, 0, 0), pointing from minus to plus."""
-        return observables.dipole_moment(self.structure, self.density_basis, self.density_coefficients)
+        return read_only(observables.dipole_moment(self.structure, self.density_basis, self.density_coefficients))
 
     @cached_property
     def quadrupole(self) -> NDArray[np.float64]:
         """(3, 3) traceless quadrupole moment (analytic) in e bohr^2, origin at (0, 0, 0), PySCF's definition."""
-        return observables.quadrupole_moment(self.structure, self.density_basis, self.density_coefficients)
+        return read_only(observables.quadrupole_moment(self.structure, self.density_basis, self.density_coefficients))
 
     def write_cube(self, path: str | Path, *, resolution: float = 0.2, margin: float = 4.0) -> None:
         """Write the density as a Gaussian cube file (bohr, electrons / bohr^3).

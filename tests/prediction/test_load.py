@@ -65,3 +65,13 @@ def test_the_package_offers_load_and_a_version():
     assert {"load", "__version__"} <= set(dir(qcsurrogate))
     with pytest.raises(AttributeError, match="no attribute 'lod'"):
         _ = qcsurrogate.lod
+
+
+def test_results_cannot_be_written_into(hamiltonian_surrogate, density_surrogate):
+    for surrogate in (hamiltonian_surrogate, density_surrogate):
+        prediction = surrogate.predict(WATER)
+        for name in prediction.units:
+            array = getattr(prediction, name)
+            if isinstance(array, np.ndarray):
+                with pytest.raises(ValueError, match="read-only"):
+                    array[...] = 0.0
