@@ -40,6 +40,7 @@ class Collection:
         blocks, parities: of each model whose judge gathers them.
         scf: one entry per molecule of the SCF part.
         failures: what could not be measured.
+        outside: names of molecules outside of each model's training data, or not known to be inside.
     """
 
     structures: dict[str, Structure] = field(default_factory=dict)
@@ -49,6 +50,7 @@ class Collection:
     parities: dict[str, Parity] = field(default_factory=dict)
     scf: list[ScfComparison] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
+    outside: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
 
     def add_reference(self, key: str, reference: Reference) -> None:
         """Note a molecule and the figures of its record."""

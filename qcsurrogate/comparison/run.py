@@ -119,7 +119,7 @@ def compare_subjects(
         versions=installed_versions(_PACKAGES),
         settings=settings,
         data=_data_description(store, collection),
-        models=[_model_description(subject, store) for subject in subjects],
+        models=[_model_description(subject, store, collection) for subject in subjects],
         headline=headline(metrics, saving),
         metrics=metrics,
         breakdowns=collection.breakdowns(),
@@ -196,7 +196,7 @@ def _data_description(store: Store, collection: Collection) -> DataDescription:
     )
 
 
-def _model_description(subject: Subject, store: Store) -> ModelDescription:
+def _model_description(subject: Subject, store: Store, collection: Collection) -> ModelDescription:
     surrogate = subject.surrogate
     return ModelDescription(
         label=subject.label,
@@ -207,11 +207,21 @@ def _model_description(subject: Subject, store: Store) -> ModelDescription:
         method=surrogate.method.model_dump(mode="json"),
         dataset_hash=surrogate.metadata.dataset_hash,
         trained_on_this_data=surrogate.metadata.dataset_hash == store.dataset_hash(),
-        notes=differences(subject, store),
+        notes=[*differences(subject, store), *_outside(subject, collection)],
         training=surrogate.metadata.training,
         training_metrics=surrogate.metadata.metrics,
         versions=surrogate.metadata.versions,
     )
+
+
+def _outside(subject: Subject, collection: Collection) -> list[str]:
+    """How many molecules lie outside of what a model was trained on, in words."""
+    names, total = collection.outside[subject.label], len(collection.structures)
+    if not names:
+        return []
+    if subject.surrogate.metadata.domain is None:
+        return ["the model file does not say what it was trained on: whether molecules lie outside of it is not known"]
+    return [f"{len(names)} of {total} molecules lie outside of its training data, '{names[0]}' among them"]
 
 
 def _symbols(atomic_numbers: set[int]) -> list[str]:

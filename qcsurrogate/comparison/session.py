@@ -71,6 +71,8 @@ class Session:
         ):
             self._collection.add_reference(key, reference)
             for label, prediction in predictions.items():
+                if not prediction.domain.inside:
+                    self._collection.outside[label].append(name_of(reference.structure, key))
                 try:
                     measured = self.judges[label].measure(prediction, reference, on_grid=key in on_grid)
                     self._collection.values[label][key] |= measured
@@ -95,7 +97,7 @@ class Session:
 
     def _predict(self, subject: Subject, keys: Sequence[str], structures: Sequence[Structure]) -> dict[str, Prediction]:
         try:
-            predictions: list[Prediction] = list(_as_list(subject.surrogate.predict(list(structures))))
+            predictions: list[Prediction] = list(_as_list(subject.predict(list(structures))))
             return dict(zip(keys, predictions, strict=True))
         except _FAILURES:
             return self._predict_singly(subject, keys, structures)
@@ -107,7 +109,7 @@ class Session:
         predictions: dict[str, Prediction] = {}
         for key, structure in zip(keys, structures, strict=True):
             try:
-                predictions[key] = _as_list(subject.surrogate.predict([structure]))[0]
+                predictions[key] = _as_list(subject.predict([structure]))[0]
             except _FAILURES as error:
                 self._collection.fail(key, subject.label, "prediction", error)
         return predictions
@@ -132,7 +134,7 @@ class Session:
         try:
             run_scf(structure, self._store.spec.method, threads=self._threads)
             for subject in self._starters:
-                subject.surrogate.predict(structure)
+                subject.predict(structure)
         except _FAILURES as error:
             self._collection.fail(key, "", "warm-up", error)
 
@@ -142,7 +144,7 @@ class Session:
         times: dict[str, float] = {}
         for subject in self._starters:
             start = time.perf_counter()
-            prediction = subject.surrogate.predict(reference.structure)
+            prediction = subject.predict(reference.structure)
             density_matrix = finite(prediction.density_matrix, "density matrix")
             times[subject.label] = time.perf_counter() - start
             surrogates[subject.label] = self._run(reference, density_matrix)

@@ -132,7 +132,7 @@ def _median_key(collection: Collection, label: str, figure: str) -> str | None:
 
 def _levels(subject: Subject, session: Session, key: str) -> Levels:
     reference = session.reference(key)
-    orbitals = session.judges[subject.label].orbitals(subject.surrogate.predict(reference.structure), reference)
+    orbitals = session.judges[subject.label].orbitals(subject.predict(reference.structure), reference)
     if orbitals is None:
         raise TypeError(f"the judge of {subject.label} starts SCFs, but gives no orbitals")
     return Levels(
@@ -152,7 +152,7 @@ def _plane(subjects: Sequence[Subject], key: str, session: Session, collection: 
     for subject in subjects:
         if "density_nmae" not in collection.values[subject.label][key]:
             continue
-        density = session.judges[subject.label].density(subject.surrogate.predict(reference.structure), reference)
+        density = session.judges[subject.label].density(subject.predict(reference.structure), reference)
         if density is not None:
             densities[subject.label] = density
     if reference.fitted_density is not None and any(isinstance(d, GaussianDensity) for d in densities.values()):

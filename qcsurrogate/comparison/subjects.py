@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 from ase.data import chemical_symbols
 
 from qcsurrogate.basis import same_functions
+from qcsurrogate.domain import OutsideTrainingDomain
 from qcsurrogate.errors import DomainError, ModelFileError, SpecError
 from qcsurrogate.prediction.surrogate import MODEL_FILE_NAME, Surrogate, load
 from qcsurrogate.reference.atoms import free_atoms_to_dict
@@ -60,6 +62,12 @@ class Subject:
     path: Path
     sha256: str = ""
     curves: tuple[Curve, ...] = ()
+
+    def predict(self, x: Any) -> Any:
+        """What the surrogate predicts; a molecule outside of its training data becomes a note of the report."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", OutsideTrainingDomain)
+            return self.surrogate.predict(x)
 
 
 def load_subjects(paths: Sequence[str | Path]) -> list[Subject]:

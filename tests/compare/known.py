@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from qcsurrogate.basis import BasisSet
 from qcsurrogate.comparison.subjects import Curve, Subject
+from qcsurrogate.domain import Domain
 from qcsurrogate.models.files import ModelMetadata
 from qcsurrogate.quantities.density.surrogate import DensitySurrogate
 from qcsurrogate.quantities.hamiltonian.surrogate import HamiltonianSurrogate
@@ -72,6 +73,7 @@ def metadata(kind: str, store: Store, method: Method | None = None) -> ModelMeta
         training={"steps": 10, "seed": 0, "config": {"learning_rate": 3e-3}},
         metrics={"validation_error": 1.5e-5},
         versions={},
+        domain=Domain.fit(map(store.structure, store.keys())),
     )
 
 

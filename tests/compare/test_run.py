@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from qcsurrogate.comparison.figures import FIGURE
 from qcsurrogate.comparison.run import compare, compare_subjects
 from qcsurrogate.comparison.schema import read_comparison
 from qcsurrogate.comparison.subjects import _labels, check_domain, differences, read_curves
+from qcsurrogate.domain import Domain, OutsideTrainingDomain
 from qcsurrogate.errors import ConvergenceError, DomainError, ModelFileError, OutputError, SpecError, StoreError
 from qcsurrogate.reference.settings import EvenTempered
 from tests.compare.conftest import METHOD, settings
@@ -347,3 +349,20 @@ def test_training_logs_are_read_as_far_as_they_go(tmp_path):
     assert read_curves(tmp_path / "missing.csv") == ()
     log.write_bytes(b"\xff\xfe\x00binary")
     assert read_curves(log) == ()
+
+
+@pytest.mark.parametrize(
+    ("known", "words"),
+    [
+        (True, "5 of 5 molecules lie outside of its training data, '.+' among them"),
+        (False, "the model file does not say what it was trained on: whether molecules lie outside of it is not known"),
+    ],
+)
+def test_molecules_outside_of_the_training_data_are_a_note(store, known, words, recwarn):
+    subject = known_hamiltonian(store)
+    water = store.structure(store.keys("train")[0])
+    wide = Domain.fit([water.moved(3.0 * water.positions)]) if known else None
+    subject.surrogate.metadata = subject.surrogate.metadata.model_copy(update={"domain": wide})
+    comparison, _ = compare_subjects([subject], store, settings(scf_molecules=0, density_molecules=0), quiet=True)
+    assert re.fullmatch(words, comparison.models[0].notes[-1])
+    assert not [w for w in recwarn if issubclass(w.category, OutsideTrainingDomain)]
