@@ -12,6 +12,7 @@ from ase.data import chemical_symbols
 from numpy.typing import ArrayLike, NDArray
 
 from qcsurrogate.errors import StructureError
+from qcsurrogate.metadata import molecular_state
 from qcsurrogate.units import ANGSTROM_PER_BOHR, BOHR_PER_ANGSTROM
 
 if TYPE_CHECKING:
@@ -138,20 +139,42 @@ class Structure:
 
     @classmethod
     def from_ase(cls, atoms: Atoms, charge: int = 0, spin: int = 0, name: str = "") -> Structure:
-        """From ASE ``Atoms`` (Angstrom); periodic cells are refused."""
+        """From ASE ``Atoms`` (Angstrom).
+
+        Charge and spin are those of ``info``, else the sums of the initial charges and magnetic
+        moments where there are any, else the arguments.
+
+        Raises:
+            StructureError: for a periodic cell, values that are no whole numbers, or entries
+                that contradict each other.
+        """
         if np.any(atoms.pbc):
             raise StructureError(
                 f"structure '{name or atoms.get_chemical_formula()}' is periodic (pbc={atoms.pbc.tolist()}); "
                 "expected a molecule: set atoms.pbc = False"
             )
         info: dict[str, Any] = atoms.info
-        return cls(
-            atoms.numbers,
-            atoms.positions * BOHR_PER_ANGSTROM,
-            int(info.get("charge", charge)),
-            int(info.get("spin", spin)),
-            str(info.get("name", name)),
-        )
+        name = str(info.get("name", name))
+        where = f"structure '{name or atoms.get_chemical_formula()}'"
+        states = molecular_state({k: v for k, v in info.items() if isinstance(k, str)}, where)
+        stated = list(states)
+        for i, (array, key) in enumerate((("initial_charges", "charge"), ("initial_magmoms", "spin"))):
+            values = atoms.arrays.get(array)
+            if values is None or not np.any(values):
+                continue
+            total = float(np.sum(values))
+            rounded = round(total) if abs(total) < 1e6 else None
+            if rounded is None or abs(total - rounded) > 1e-3:
+                raise StructureError(f"{where}: {array} add up to {total:g}; expected an integer")
+            found = abs(rounded) if key == "spin" else rounded
+            if stated[i] not in (None, found):
+                raise StructureError(
+                    f"{where}: info says {key} {stated[i]}, {array} add up to {total:g}; expected them to agree"
+                )
+            stated[i] = found
+        charge = charge if stated[0] is None else stated[0]
+        spin = spin if stated[1] is None else stated[1]
+        return cls(atoms.numbers, atoms.positions * BOHR_PER_ANGSTROM, charge, spin, name)
 
     def to_ase(self) -> Atoms:
         """As ASE ``Atoms`` (Angstrom)."""

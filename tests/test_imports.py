@@ -18,7 +18,7 @@ ORDER = [
     ("errors", "interrupts", "units", "versions"),
     ("registry",),
     ("conventions", "pyscf_settings"),
-    ("basis",),
+    ("basis", "metadata"),
     ("structures",),
     ("domain", "files"),
     ("reference", "resources"),

@@ -173,7 +173,7 @@ def test_a_database_that_computes_is_refused(tmp_path: Path, statement: str) -> 
         ("numbers = zeroblob(8)", "expected atomic numbers from 1 to 118"),
         ("positions = zeroblob(24)", "2 numbers and 3 coordinates do not fit"),
         ("key_value_pairs = '['", "key-value pairs are no JSON"),
-        ('key_value_pairs = \'{"spin": "one"}\'', "spin is 'one'; expected an integer"),
+        ('key_value_pairs = \'{"spin": "one"}\'', "spin=one; expected an integer"),
         ("initial_charges = zeroblob(3)", "initial_charges are no array"),
     ],
 )

@@ -10,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from qcsurrogate.errors import StructureError
+from qcsurrogate.metadata import molecular_state
 from qcsurrogate.sources.readers.geometries import MAXIMUM_ATOMS, Geometries, GeometryList
 
 _COLUMNS: Final = "id, numbers, positions, pbc, initial_magmoms, initial_charges, key_value_pairs"
@@ -69,14 +70,17 @@ def _add_row(row: tuple[Any, ...], found: GeometryList, path: Path) -> None:
     if numbers.min() < 1 or numbers.max() > 118:
         raise StructureError(f"{where}: expected atomic numbers from 1 to 118, got {numbers.tolist()[:20]}")
     values = _pairs(pairs, where)
-    total = values.get("total_charge", _sum(charges, f"{where}: initial_charges"))
-    unpaired = values.get("spin", _sum(moments, f"{where}: initial_magmoms"))
+    charge, spin = molecular_state(values, where)
+    if charge is None:
+        charge = _whole(_sum(charges, f"{where}: initial_charges"), f"{where}: charge")
+    if spin is None:
+        spin = _whole(_sum(moments, f"{where}: initial_magmoms"), f"{where}: spin")
     group = values.get("group")
     found.add(
         numbers.tolist(),
         coordinates.tolist(),
-        _whole(total, f"{where}: charge"),
-        _whole(unpaired, f"{where}: spin"),
+        charge,
+        spin,
         str(values.get("name", f"{path.stem}_{number}")),
         None if group is None else str(group),
     )

@@ -12,6 +12,7 @@ from ase.data import atomic_numbers as number_of_symbol
 from ase.data import chemical_symbols
 
 from qcsurrogate.errors import StructureError, suggestion
+from qcsurrogate.metadata import molecular_state
 from qcsurrogate.sources.readers.geometries import MAXIMUM_ATOMS, GeometryList
 
 MAXIMUM_LINE: Final = 2**20
@@ -23,6 +24,9 @@ _ELEMENT: Final = {symbol: z for z, symbol in enumerate(chemical_symbols) if z >
 _PAIR: Final = re.compile(
     r"""(?<![\w-])([A-Za-z_][\w-]*)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|'((?:[^'\\]|\\.)*)'|\{([^{}]*)\}|(\S+))"""
 )
+_STATE: Final = re.compile(r"([+-]?\d{1,3})\s+(\d{1,3})")
+"""Charge and multiplicity, as input files of quantum-chemistry programs begin."""
+_NO_ATOMS: Final = frozenset({"X", "Xx", "Q", "Bq", "Gh", "Du", "Lp"})
 _QM9_COMMENT: Final = re.compile(r"gdb\s+(\d+)(?:\s+[-+.\d*^eE]+){15}\s*")
 _XYZ_EXPECTED: Final = (
     "expected, per structure: a line with the number of atoms, a comment line, then one line 'symbol x y z' in "
@@ -69,7 +73,7 @@ class NumberedLines:
         if len(line) > MAXIMUM_LINE:
             raise self.problem(f"a line has more than {MAXIMUM_LINE} characters")
         self.number += 1
-        return line or None
+        return (line.removeprefix("\ufeff") if self.number == 1 else line) or None
 
     def problem(self, what: str, expected: str = "") -> StructureError:
         """An error that names the file and the line."""
@@ -106,9 +110,9 @@ def read_xyz(file: IO[str], found: GeometryList, source: str) -> None:
         _refuse_periodic(info, lines)
         columns = _columns(info["Properties"], lines) if "Properties" in info else _PLAIN_COLUMNS
         numbers, coordinates = _atoms(table, columns, lines, first)
-        charge, spin = _integer(info, "charge", lines), _integer(info, "spin", lines)
-        if spin is None and "multiplicity" in info:
-            spin = (_integer(info, "multiplicity", lines) or 1) - 1
+        if stated := _STATE.fullmatch(comment.strip()):
+            info = {"charge": stated[1], "multiplicity": stated[2]}
+        charge, spin = molecular_state(info, f"'{source}', structure before line {lines.number + 1}")
         found.add(numbers, coordinates, charge, spin, info.get("name", ""), info.get("group"))
 
 
@@ -140,6 +144,8 @@ def _atoms_one_by_one(
         lines.number = first + i
         symbol = row[columns.species] if len(row) > columns.species else ""
         element = _ELEMENT.get(symbol.capitalize())
+        if symbol.capitalize() in _NO_ATOMS:
+            raise lines.problem(f"'{symbol}' is a dummy or ghost atom", "expected atoms only: remove it")
         if element is None:
             near = suggestion(symbol.capitalize(), number_of_symbol)
             raise lines.problem(f"'{symbol}' is no chemical symbol{near}", _XYZ_EXPECTED)
@@ -182,18 +188,6 @@ def _columns(properties: str, lines: NumberedLines) -> _Columns:
     return _Columns(species, place)
 
 
-def _integer(info: Mapping[str, str], key: str, lines: NumberedLines) -> int | None:
-    if key not in info:
-        return None
-    try:
-        value = float(info[key])
-    except ValueError:
-        value = 0.5
-    if not abs(value) <= 1e6 or value != int(value):
-        raise lines.problem(f"{key}={info[key]}", "expected an integer")
-    return int(value)
-
-
 _SDF_EXPECTED: Final = "expected molecules in V2000 format, each ended by '$$$$'"
 _ATOM_BLOCK_CHARGES: Final = {1: 3, 2: 2, 3: 1, 5: -1, 6: -2, 7: -3}
 _RADICAL_ELECTRONS: Final = {1: 0, 2: 1, 3: 2}
@@ -215,6 +209,10 @@ def read_sdf(file: IO[str], found: GeometryList, source: str) -> None:
             if name.strip() or any(line and line.strip() for line in header):
                 raise lines.problem("it ends within the header of a molecule", _SDF_EXPECTED)
             return
+        if header[0] is not None and header[0][20:22].upper() == "2D":
+            raise lines.problem(
+                f"molecule '{name.strip()}' is marked 2D, a drawing", "expected a geometry in three dimensions"
+            )
         _read_molecule(name.strip(), header[2], lines, found)
 
 
