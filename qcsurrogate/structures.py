@@ -188,6 +188,8 @@ class Structure:
         """From a built PySCF ``Mole``; its basis is not part of a structure."""
         from ase.data import atomic_numbers
 
+        if hasattr(mol, "lattice_vectors"):
+            raise StructureError("a PySCF Cell is periodic; expected a molecule: a gto.Mole of the same atoms")
         symbols = [mol.atom_pure_symbol(i) for i in range(mol.natm)]
         unknown = [s for s in symbols if s not in atomic_numbers]
         if unknown:

@@ -107,3 +107,11 @@ def test_atoms_that_contradict_themselves_are_refused():
     atoms.set_initial_charges([0.4, 0, 0])
     with pytest.raises(StructureError, match=r"initial_charges add up to 0\.4; expected an integer"):
         Structure.from_ase(atoms)
+
+
+def test_a_periodic_cell_is_no_molecule():
+    from pyscf.pbc import gto
+
+    cell = gto.M(atom="He 0 0 0", a=np.eye(3) * 5, basis="sto-3g", verbose=0)
+    with pytest.raises(StructureError, match="a PySCF Cell is periodic; expected a molecule"):
+        Structure.from_pyscf(cell)
