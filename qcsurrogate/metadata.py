@@ -7,7 +7,7 @@ either understood or refused; what is not recognised is none of our business.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from qcsurrogate.errors import StructureError
@@ -21,12 +21,20 @@ _UNIT: Final = frozenset(
 _OTHER_LENGTHS: Final = frozenset({"bohr", "bohrs", "au", "a.u.", "a0", "atomic", "nm", "nanometer", "pm", "picometer"})
 
 
-def molecular_state(entries: Mapping[str, object], where: str) -> tuple[int | None, int | None]:
+def molecular_state(
+    entries: Mapping[str, object],
+    where: str,
+    *,
+    initial_charges: Sequence[float] = (),
+    initial_magmoms: Sequence[float] = (),
+) -> tuple[int | None, int | None]:
     """Charge and number of unpaired electrons that the metadata of a structure name.
 
     Args:
         entries: what stands beside a geometry given in Angstrom.
         where: file and line, or what the geometry is, for errors.
+        initial_charges, initial_magmoms: of the atoms, as ASE keeps them; their sums count as
+            entries, unless all are zero.
 
     Returns:
         (charge, unpaired electrons), None for what is not said.
@@ -47,6 +55,10 @@ def molecular_state(entries: Mapping[str, object], where: str) -> tuple[int | No
             spins[f"{key}={value}"] = _at_least(whole_number(value, key, where), 1, key, where) - 1
         elif plain in _UNIT and str(value).strip().lower() in _OTHER_LENGTHS:
             raise StructureError(f"{where}: {key}={value}; expected Angstrom: convert the positions")
+    if any(initial_charges):
+        charges["the sum of initial_charges"] = _whole_sum(initial_charges, "initial_charges", where)
+    if any(initial_magmoms):
+        spins["the sum of initial_magmoms"] = abs(_whole_sum(initial_magmoms, "initial_magmoms", where))
     return _agreed(charges, "charge", where), _agreed(spins, "number of unpaired electrons", where)
 
 
@@ -63,6 +75,13 @@ def whole_number(value: object, key: str, where: str) -> int:
     if not abs(number) <= 1e6 or number != int(number):
         raise StructureError(f"{where}: {key}={value}; expected an integer")
     return int(number)
+
+
+def _whole_sum(values: Sequence[float], what: str, where: str) -> int:
+    total = math.fsum(values) if all(map(math.isfinite, values)) else math.nan
+    if not abs(total) <= 1e6 or abs(total - round(total)) > 1e-3:
+        raise StructureError(f"{where}: {what} add up to {total:g}; expected an integer")
+    return round(total)
 
 
 def _at_least(number: int, least: int, key: str, where: str) -> int:

@@ -156,24 +156,14 @@ class Structure:
         info: dict[str, Any] = atoms.info
         name = str(info.get("name", name))
         where = f"structure '{name or atoms.get_chemical_formula()}'"
-        states = molecular_state({k: v for k, v in info.items() if isinstance(k, str)}, where)
-        stated = list(states)
-        for i, (array, key) in enumerate((("initial_charges", "charge"), ("initial_magmoms", "spin"))):
-            values = atoms.arrays.get(array)
-            if values is None or not np.any(values):
-                continue
-            total = float(np.sum(values))
-            rounded = round(total) if abs(total) < 1e6 else None
-            if rounded is None or abs(total - rounded) > 1e-3:
-                raise StructureError(f"{where}: {array} add up to {total:g}; expected an integer")
-            found = abs(rounded) if key == "spin" else rounded
-            if stated[i] not in (None, found):
-                raise StructureError(
-                    f"{where}: info says {key} {stated[i]}, {array} add up to {total:g}; expected them to agree"
-                )
-            stated[i] = found
-        charge = charge if stated[0] is None else stated[0]
-        spin = spin if stated[1] is None else stated[1]
+        stated_charge, stated_spin = molecular_state(
+            {key: value for key, value in info.items() if isinstance(key, str)},
+            where,
+            initial_charges=atoms.get_initial_charges().tolist(),
+            initial_magmoms=atoms.get_initial_magnetic_moments().ravel().tolist(),
+        )
+        charge = charge if stated_charge is None else stated_charge
+        spin = spin if stated_spin is None else stated_spin
         return cls(atoms.numbers, atoms.positions * BOHR_PER_ANGSTROM, charge, spin, name)
 
     def to_ase(self) -> Atoms:

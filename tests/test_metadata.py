@@ -102,7 +102,7 @@ def test_atoms_that_contradict_themselves_are_refused():
     atoms = molecule("H2O")
     atoms.info["charge"] = 0
     atoms.set_initial_charges([1, 0, 0])
-    with pytest.raises(StructureError, match="info says charge 0, initial_charges add up to 1; expected them to agree"):
+    with pytest.raises(StructureError, match="charge=0 and the sum of initial_charges contradict each other"):
         Structure.from_ase(atoms)
     atoms.set_initial_charges([0.4, 0, 0])
     with pytest.raises(StructureError, match=r"initial_charges add up to 0\.4; expected an integer"):

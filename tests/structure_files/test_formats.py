@@ -294,5 +294,5 @@ class TestASEDatabase:
         half = ase.Atoms("OH", [[0, 0, 0], [0, 0, 0.97]])
         half.set_initial_charges([-0.5, 0.0])
         ase.db.connect(other).write(half)
-        with pytest.raises(StructureError, match=r"row 1: charge is -0\.5; expected an integer"):
+        with pytest.raises(StructureError, match=r"row 1: initial_charges add up to -0\.5; expected an integer"):
             read_structures(other)

@@ -70,11 +70,12 @@ def _add_row(row: tuple[Any, ...], found: GeometryList, path: Path) -> None:
     if numbers.min() < 1 or numbers.max() > 118:
         raise StructureError(f"{where}: expected atomic numbers from 1 to 118, got {numbers.tolist()[:20]}")
     values = _pairs(pairs, where)
-    charge, spin = molecular_state(values, where)
-    if charge is None:
-        charge = _whole(_sum(charges, f"{where}: initial_charges"), f"{where}: charge")
-    if spin is None:
-        spin = _whole(_sum(moments, f"{where}: initial_magmoms"), f"{where}: spin")
+    charge, spin = molecular_state(
+        values,
+        where,
+        initial_charges=_list(charges, f"{where}: initial_charges"),
+        initial_magmoms=_list(moments, f"{where}: initial_magmoms"),
+    )
     group = values.get("group")
     found.add(
         numbers.tolist(),
@@ -92,8 +93,8 @@ def _array(blob: object, dtype: str, where: str) -> np.ndarray[Any, Any]:
     return np.frombuffer(blob, dtype)
 
 
-def _sum(blob: object, where: str) -> float | None:
-    return None if blob is None else float(_array(blob, "<f8", where).sum())
+def _list(blob: object, where: str) -> list[float]:
+    return [] if blob is None else _array(blob, "<f8", where).tolist()
 
 
 def _pairs(text: object, where: str) -> dict[str, Any]:
@@ -102,11 +103,3 @@ def _pairs(text: object, where: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise StructureError(f"{where}: its key-value pairs are no JSON ({error})") from error
     return values if isinstance(values, dict) else {}
-
-
-def _whole(value: object, where: str) -> int | None:
-    if value is None:
-        return None
-    if not isinstance(value, (int, float)) or not abs(value) <= 1e6 or abs(value - round(value)) > 1e-3:
-        raise StructureError(f"{where} is {value!r}; expected an integer")
-    return round(value)
