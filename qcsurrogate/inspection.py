@@ -160,9 +160,7 @@ def _shard(path: Path) -> dict[str, Any]:
     store = Store.open(folder)
     keys = store.keys_in(path)
     if not keys:
-        raise StoreError(
-            f"'{path}' is no finished shard, no consolidated file and no pending record of the store '{folder}'"
-        )
+        raise StoreError(f"'{path}' is no finished shard and no pending record of the store '{folder}'")
     return {
         "kind": "shard",
         "path": str(path),

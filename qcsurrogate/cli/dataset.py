@@ -21,7 +21,7 @@ def add_consolidate(commands: Commands) -> None:
     parser = command(
         commands,
         "consolidate",
-        "put the records of a store into few large files with an index",
+        "put the records of a store into few large shards",
         "qcsurrogate consolidate water --max-bytes 2GiB",
         run=_consolidate,
     )

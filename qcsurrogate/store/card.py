@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from qcsurrogate.reference.ladder import LADDER
 from qcsurrogate.reference.record import Field
-from qcsurrogate.store.consolidate import made_with_of
 from qcsurrogate.store.failures import group_failures
 from qcsurrogate.store.folder import Header
+from qcsurrogate.store.manifest import count_versions
 from qcsurrogate.store.shards import stored_fields
 from qcsurrogate.store.spec import SPLIT_NAMES, DataSpec
 from qcsurrogate.store.store import Store
@@ -145,9 +145,9 @@ def _computation(store: Store) -> str:
         ("per record: mean, largest", f"{seconds.mean():.2f} s, {seconds.max():.2f} s"),
         ("SCF cycles per record: mean, largest", f"{cycles.mean():.1f}, {int(cycles.max())}"),
     ]
-    made = made_with_of(store.folder, store.header)
-    names = [name for name in _SHOWN_VERSIONS if any(name in m.versions for m in made)]
-    versions = [(*(m.versions.get(name, "") for name in names), f"{m.n_records:,}") for m in made]
+    made = count_versions(store.folder.versions_of(store.header).values())
+    names = [name for name in _SHOWN_VERSIONS if any(name in versions for versions, _ in made)]
+    versions = [(*(found.get(name, "") for name in names), f"{n:,}") for found, n in made]
     return "\n\n".join(
         [
             "## Computation",

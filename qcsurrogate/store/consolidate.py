@@ -1,14 +1,13 @@
-"""From many shards to few large files with an index, without a moment at which a record could be lost.
+"""From many shards to few large ones in planned order, without a moment at which a record could be lost.
 
-Everything new is written, read back and flushed before the catalog names it, and the
-old files go only afterwards.  A process that dies leaves the old store or the new one,
-and whole parts that the next start takes over.
+Every large shard is written, read back and flushed beside the old ones, which go only
+when all are there.  A process that dies leaves records that lie in two shards, of which
+readers take the later; the next start takes over what is finished, and removes the rest.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,34 +19,36 @@ from qcsurrogate.errors import SpecError, StoreError
 from qcsurrogate.files.atomic import (
     TEMPORARY_SUFFIX,
     exclusive_lock,
+    move_into_place,
     read_limited,
-    read_sealed_json,
     remove_quietly,
-    sealed_json,
-    sha256,
+    temporary_for,
     write_atomically,
 )
-from qcsurrogate.reference.record import FieldShape
-from qcsurrogate.store.catalog import (
-    Catalog,
-    MadeWith,
-    Part,
-    index_name,
-    part_name,
-    sweep_leftovers,
-    write_catalog,
-    write_leftovers,
-)
-from qcsurrogate.store.folder import Header, StoreFolder
+from qcsurrogate.store.folder import StoreFolder, stems_in
+from qcsurrogate.store.manifest import Versions, write_manifest
 from qcsurrogate.store.plan import Plan
 from qcsurrogate.store.progress import Progress
 from qcsurrogate.store.raw import RAW_SUFFIX
-from qcsurrogate.store.shards import RecordFile, array_description, expected_arrays, frame_arrays, stored_fields
+from qcsurrogate.store.shards import (
+    RecordFile,
+    array_description,
+    expected_arrays,
+    frame_arrays,
+    record_sizes,
+    stored_fields,
+)
 from qcsurrogate.store.spec import DataSpec
 from qcsurrogate.store.store import Store
 from qcsurrogate.store.streaming import Declared, file_digest, writing_arrays
+from qcsurrogate.store.upkeep import is_sound, next_shard_number, remove_shard
 
 DEFAULT_MAX_BYTES = 2 * 2**30
+
+_MOST_RECORDS = 500_000
+"""Of one shard, so that its manifest stays readable."""
+
+_SUFFIXES = (".h5", RAW_SUFFIX)
 
 _SHARDS_BYTES = 2**27
 """What is kept of shards whose records are wanted in another order than they have."""
@@ -94,150 +95,116 @@ def consolidate(
     if max_bytes < 1:
         raise SpecError(f"max_bytes = {max_bytes}; expected 1 or more")
     source = StoreFolder(Path(path).absolute())
+    target = StoreFolder(Path(out).absolute()) if out is not None else source
+    in_place = target.path == source.path
     source.read_header()
-    if out is None or Path(out).absolute() == source.path:
-        with exclusive_lock(source.lock_file):
-            sweep_leftovers(source.path)
-            return _in_place(source, Path(path), max_bytes, quiet)
-    target = StoreFolder(Path(out).absolute())
-    target.prepare()
+    if not in_place:
+        target.prepare()
     with exclusive_lock(target.lock_file), closing(Store.open(source.path)) as store:
-        _require_records(store, store.keys())
-        begin_copy(source, target)
-        made_with = made_with_of(source, store.header)
-        catalog = write_parts(
-            target, store.plan, store.spec, store.keys(), _packed_of(store), max_bytes, made_with=made_with, quiet=quiet
-        )
-        write_catalog(catalog, sha256(read_limited(target.plan_file, 2**40)))
-        copy_failures([source], target, [key for key in store.plan.keys if store.state_of(key) != "complete"])
-        copy_header(source, target)
-        return _result(Path(out), catalog, _record_bytes(source))
-
-
-def _in_place(folder: StoreFolder, path: Path, max_bytes: int, quiet: bool) -> Consolidation:
-    with closing(Store.open(folder.path)) as store:
         keys = store.keys()
-        _require_records(store, keys)
-        before = _record_bytes(folder)
-        old = folder.catalog(store.plan)
-        if old is not None and all(old.present) and len(old.structures) == len(keys):
-            return _result(path, old, before)
-        generation = 1 if old is None else old.generation + 1
-        catalog = write_parts(
-            folder,
-            store.plan,
-            store.spec,
-            keys,
-            _packed_of(store),
-            max_bytes,
-            generation=generation,
-            made_with=made_with_of(folder, store.header),
-            quiet=quiet,
-        )
-        write_leftovers(folder.path, generation, _superfluous(folder, old, store.plan))
-        write_catalog(catalog, folder.plan_digest())
-    sweep_leftovers(folder.path)
-    return _result(path, catalog, before)
+        if not keys:
+            raise StoreError(f"'{store.path}' holds no complete record; expected some: run `generate` first")
+        if not in_place:
+            begin_copy(source, target)
+        before = _record_bytes(source)
+        versions = source.versions_of(store.header)
+        files = write_shards(target, store.plan, store.spec, keys, _packed_of(store), versions, max_bytes, quiet=quiet)
+        _remove_superseded(target, files, set(keys))
+        if not in_place:
+            copy_failures([source], target, [key for key in store.plan.keys if store.state_of(key) != "complete"])
+            copy_header(source, target)
+    folder = Path(path if in_place or out is None else out)
+    n_bytes = sum(file.stat().st_size for file in files)
+    return Consolidation(folder, len(keys), tuple(folder / "shards" / f.name for f in files), n_bytes, before)
 
 
 def _packed_of(store: Store) -> PackedRecords:
     return lambda keys: store.packed_many(keys, _SHARDS_BYTES)
 
 
-def write_parts(
+def write_shards(
     folder: StoreFolder,
     plan: Plan,
     spec: DataSpec,
     keys: Sequence[str],
     packed: PackedRecords,
+    versions: Mapping[str, Versions],
     max_bytes: int,
     *,
-    generation: int = 1,
-    made_with: tuple[MadeWith, ...],
     quiet: bool,
-) -> Catalog:
-    """Write the large files of a generation; those that are there already, whole, are taken over.
+) -> list[Path]:
+    """Write large shards of some records, in order; those that are there already, whole, are taken over.
+
+    Args:
+        folder: the store.
+        plan: its plan.
+        spec: its spec.
+        keys: of the records.
+        packed: gives them.
+        versions: what they were computed with, by key.
+        max_bytes: of one shard's values before they are compressed.
+        quiet: whether to keep silent about progress.
 
     Raises:
         StoreError: if a record is damaged, or a file cannot be written.
     """
-    folder.consolidated.mkdir(exist_ok=True)
-    for path in folder.consolidated.glob(f"*{TEMPORARY_SUFFIX}"):
+    for path in folder.shards.glob(f"*{TEMPORARY_SUFFIX}"):
         remove_quietly(path)
+    there = {shard.keys: shard for shard in folder.manifests()}
     rows = np.array([plan.index[key] for key in keys], np.int64)
-    stops = _cut(_record_sizes(rows, plan, spec), max_bytes)
-    parts: list[Part] = []
+    stops = _cut(record_sizes(plan, spec)[rows], max_bytes)
+    files: list[Path] = []
     progress = Progress(len(keys), "consolidating", quiet)
     with closing(progress):
-        for number, (start, stop) in enumerate(zip([0, *stops[:-1]], stops, strict=True)):
-            path = folder.consolidated / part_name(generation, number)
-            part = _finished_part(path, keys[start:stop])
-            if part is None:
-                part = _write_part(path, plan, spec, keys[start:stop], packed, progress)
-            else:
-                for _ in range(start, stop):
+        for start, stop in zip([0, *stops[:-1]], stops, strict=True):
+            part = tuple(keys[start:stop])
+            shard = there.get(part)
+            if shard is not None and is_sound(shard, part):
+                files.append(shard.path)
+                for _ in part:
                     progress.advance(failed=False)
-            parts.append(part)
-    return Catalog(folder.consolidated, generation, tuple(parts), rows, made_with)
+            else:
+                files.append(folder.shard_file(next_shard_number(folder)))
+                _write_shard(files[-1], plan, spec, part, packed, versions, progress)
+    return files
 
 
-def _write_part(
-    path: Path, plan: Plan, spec: DataSpec, keys: Sequence[str], packed: PackedRecords, progress: Progress
-) -> Part:
-    empty = RecordFile(plan, stored_fields(spec), tuple(keys), {})
+def _write_shard(
+    path: Path,
+    plan: Plan,
+    spec: DataSpec,
+    keys: tuple[str, ...],
+    packed: PackedRecords,
+    versions: Mapping[str, Versions],
+    progress: Progress,
+) -> None:
+    empty = RecordFile(plan, stored_fields(spec), keys, {})
     declared = {
         name: Declared(
             e.dtype, tuple(length or 0 for length in e.shape), e.units, array_description(name, empty.fields)
         )
         for name, e in expected_arrays(empty).items()
     }
-    with writing_arrays(path, declared) as writer:
-        for name, values in frame_arrays(empty.keys, plan, empty.fields).items():
+    building = temporary_for(path)
+    with writing_arrays(building, declared) as writer:
+        for name, values in frame_arrays(keys, plan, empty.fields).items():
             writer.append(name, values)
         for record in packed(keys):
             for field in empty.fields:
                 writer.append(field.name, record.arrays[field.name])
             progress.advance(failed=False)
             progress.show()
-    part = Part(path.name, file_digest(path), path.stat().st_size, len(keys))
-    manifest = {**part.to_dict(), "keys_sha256": _keys_digest(keys)}
-    write_atomically(path.with_suffix(".json"), sealed_json(manifest))
-    return part
+    write_manifest(path, keys, file_digest(building), versions)
+    move_into_place(building, path)
 
 
-def _finished_part(path: Path, keys: Sequence[str]) -> Part | None:
-    """A part that an interrupted run has finished, if it holds these records and is sound."""
-    manifest = path.with_suffix(".json")
-    if not path.is_file() or not manifest.is_file():
-        return None
-    try:
-        data = read_sealed_json(manifest)
-    except StoreError:
-        return None  # written anew
-    part = Part(path.name, str(data.get("sha256")), path.stat().st_size, len(keys))
-    wanted = {**part.to_dict(), "keys_sha256": _keys_digest(keys)}
-    return part if data == wanted and file_digest(path) == part.digest else None
-
-
-def _keys_digest(keys: Sequence[str]) -> str:
-    return sha256("\n".join(keys).encode())
-
-
-def _record_sizes(rows: NDArray[np.int64], plan: Plan, spec: DataSpec) -> NDArray[np.int64]:
-    """(n,) bytes of every record as it is packed."""
-    fields = stored_fields(spec)
-    n_atoms, n_ao, n_aux = plan.structures.n_atoms[rows], plan.n_ao[rows], plan.n_aux[rows]
-    triangle, one = n_ao * (n_ao + 1) // 2, np.ones_like(n_ao)
-    lengths: dict[FieldShape, NDArray[np.int64]] = {
-        "scalar": one,
-        "vector3": 3 * one,
-        "atom": n_atoms,
-        "atom3": 3 * n_atoms,
-        "ao": n_ao,
-        "aux": n_aux,
-        "triangle": triangle,
-    }
-    return np.asarray(8 * np.sum([lengths[field.shape] for field in fields], axis=0))
+def _remove_superseded(folder: StoreFolder, files: Sequence[Path], keys: set[str]) -> None:
+    """Remove what has nothing that the new shards do not have."""
+    for shard in folder.manifests():
+        if shard.path not in files and keys.issuperset(shard.keys):
+            remove_shard(shard.path)
+    for key in stems_in(folder.pending, RAW_SUFFIX) & keys:
+        remove_quietly(folder.pending_file(key))
 
 
 def _cut(sizes: NDArray[np.int64], max_bytes: int) -> list[int]:
@@ -247,7 +214,8 @@ def _cut(sizes: NDArray[np.int64], max_bytes: int) -> list[int]:
     start = 0
     while start < len(sizes):
         before = int(ends[start - 1]) if start else 0
-        start = max(start + 1, int(np.searchsorted(ends, before + max_bytes, side="right")))
+        stop = int(np.searchsorted(ends, before + max_bytes, side="right"))
+        start = max(start + 1, min(stop, start + _MOST_RECORDS))
         stops.append(start)
     return stops
 
@@ -288,47 +256,6 @@ def copy_header(source: StoreFolder, target: StoreFolder) -> None:
     write_atomically(target.header_file, read_limited(source.header_file, 2**26))
 
 
-def made_with_of(folder: StoreFolder, header: Header) -> tuple[MadeWith, ...]:
-    """Which packages the records of a store were computed with, most records first.
-
-    Records that wait for their shard count with the versions that the store was planned with.
-
-    Raises:
-        StoreError: if a manifest or the catalog is damaged.
-    """
-    counts: Counter[tuple[tuple[str, str], ...]] = Counter()
-    catalog = folder.catalog(header.plan)
-    for made in catalog.made_with if catalog is not None else ():
-        counts[tuple(sorted(made.versions.items()))] += made.n_records
-    for shard in folder.manifests():
-        counts[tuple(sorted(shard.versions.items()))] += len(shard.keys)
-    pending = len(folder.pending_keys(header.plan))
-    if pending:
-        counts[tuple(sorted(header.versions.items()))] += pending
-    return tuple(MadeWith(dict(versions), n) for versions, n in sorted(counts.items(), key=lambda e: (-e[1], e[0])))
-
-
-def _superfluous(folder: StoreFolder, old: Catalog | None, plan: Plan) -> list[str]:
-    names = [f"shards/{shard.path.with_suffix(end).name}" for shard in folder.manifests() for end in (".h5", ".json")]
-    names += [f"pending/{folder.pending_file(key).name}" for key in sorted(folder.pending_keys(plan))]
-    if old is not None:
-        for part in old.parts:
-            names += [f"consolidated/{Path(part.name).with_suffix(end)}" for end in (".h5", ".json")]
-        names.append(f"consolidated/{index_name(old.generation)}")
-    return names
-
-
-def _require_records(store: Store, keys: Sequence[str]) -> None:
-    if not keys:
-        raise StoreError(f"'{store.path}' holds no complete record; expected some: run `generate` first")
-
-
 def _record_bytes(folder: StoreFolder) -> int:
     """Bytes of all files of records."""
-    places = (folder.shards, folder.pending, folder.consolidated)
-    return sum(p.stat().st_size for place in places for p in place.iterdir() if p.suffix in (".h5", RAW_SUFFIX))
-
-
-def _result(path: Path, catalog: Catalog, before: int) -> Consolidation:
-    files = tuple(path / "consolidated" / part.name for part in catalog.parts)
-    return Consolidation(path, len(catalog.structures), files, sum(part.n_bytes for part in catalog.parts), before)
+    return sum(p.stat().st_size for q in (folder.shards, folder.pending) for p in q.iterdir() if p.suffix in _SUFFIXES)

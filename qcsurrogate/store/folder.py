@@ -5,8 +5,7 @@
     store.json           versions, free atoms, digests; written last, so a store has it or is none
     spec.yaml            the spec
     plan.h5              the structures, their keys and their parts of the split
-    shards/*.h5, *.json  finished records, many to a file, each with its manifest
-    consolidated/        a finished store in few large files, see :mod:`qcsurrogate.store.catalog`
+    shards/*.h5, *.json  finished records, few or many to a file, each with its manifest
     pending/<key>.record a finished record that waits for its shard
     errors/<key>.json    a structure that was put aside: cause, message, attempts
     attempts/<key>.json  a structure that failed, and is to be tried again
@@ -17,8 +16,8 @@
     lock                 held by the process that generates
 
 The state of a structure is read off these names alone, by any process at any time:
-``complete`` if the catalog or a shard's manifest lists it or a pending file carries its key, else
-``running`` if it is marked so and the lock is held, else ``error``, else ``waiting``.
+``complete`` if a shard's manifest lists it or a pending file carries its key, else ``running``
+if it is marked so and the lock is held, else ``error``, else ``waiting``.
 """
 
 from __future__ import annotations
@@ -31,8 +30,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
-
-import numpy as np
 
 from qcsurrogate.errors import BasisError, SpecError, StoreError
 from qcsurrogate.files.atomic import (
@@ -51,9 +48,8 @@ from qcsurrogate.files.atomic import (
 from qcsurrogate.files.yaml_model import MAXIMUM_YAML_BYTES, dump_yaml
 from qcsurrogate.reference.atoms import FreeAtoms, free_atoms_from_dict, free_atoms_to_dict
 from qcsurrogate.sources.kinds import source_files
-from qcsurrogate.store.catalog import CONSOLIDATED, Catalog, read_catalog
 from qcsurrogate.store.failures import Cause, Failure, forgive, read_failure, record_failure
-from qcsurrogate.store.hdf5 import damaged
+from qcsurrogate.store.manifest import ShardManifest, Versions, read_manifest, sorted_versions
 from qcsurrogate.store.plan import Plan, read_plan, write_plan
 from qcsurrogate.store.raw import RAW_SUFFIX
 from qcsurrogate.store.spec import DataSpec, parse_spec
@@ -64,16 +60,6 @@ STATES: tuple[State, ...] = ("waiting", "running", "complete", "error")
 
 FORMAT_VERSION = 1
 PACKAGES = ("qcsurrogate", "pyscf", "libxc", "pyscf-dispersion", "numpy", "scipy", "h5py", "ase", "dask", "distributed")
-
-
-@dataclass(frozen=True)
-class ShardManifest:
-    """What a shard holds, beside it in JSON."""
-
-    path: Path
-    keys: tuple[str, ...]
-    digest: str
-    versions: Mapping[str, str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,10 +100,6 @@ class StoreFolder:
         return self.path / "shards"
 
     @cached_property
-    def consolidated(self) -> Path:
-        return self.path / CONSOLIDATED
-
-    @cached_property
     def pending(self) -> Path:
         return self.path / "pending"
 
@@ -148,8 +130,7 @@ class StoreFolder:
     @property
     def folders(self) -> tuple[Path, ...]:
         """Every folder inside."""
-        work = self.pending, self.errors, self.attempts, self.running, self.batches, self.scratch
-        return self.shards, self.consolidated, *work
+        return self.shards, self.pending, self.errors, self.attempts, self.running, self.batches, self.scratch
 
     def pending_file(self, key: str) -> Path:
         return self.pending / f"{key}{RAW_SUFFIX}"
@@ -248,6 +229,11 @@ class StoreFolder:
             raise StoreError(
                 f"'{self.path}' has store format {header.get('format_version')!r}; this version reads {FORMAT_VERSION}"
             )
+        if (self.path / "consolidated" / "catalog.json").is_file():
+            raise StoreError(
+                f"'{self.path}' was consolidated by a development version before 0.1, into another form; expected all "
+                "records in 'shards'; read it with that version, or generate it again"
+            )
         text = read_limited(self.spec_file, MAXIMUM_YAML_BYTES)
         if sha256(text) != header.get("spec_sha256"):
             raise StoreError(
@@ -272,41 +258,26 @@ class StoreFolder:
         Raises:
             StoreError: if a manifest is damaged, or a shard has none.
         """
-        shards = []
-        for stem in sorted(stems_in(self.shards, ".h5")):
-            path = self.shards / f"{stem}.h5"
+        while True:
+            paths = [self.shards / f"{stem}.h5" for stem in sorted(stems_in(self.shards, ".h5"))]
             try:
-                shards.append(self.shard_manifest(path))
+                return [read_manifest(path) for path in paths]
             except StoreError:
-                if path.is_file():  # else it was consolidated a moment ago, and is in the catalog
-                    raise
-        return shards
+                if all(path.is_file() for path in paths):
+                    raise  # else one was consolidated a moment ago, and its records are in a new one
 
-    def shard_manifest(self, path: Path) -> ShardManifest:
-        """What the manifest of a shard says.
+    def versions_of(self, header: Header) -> dict[str, Versions]:
+        """Which packages every complete record was computed with, by key.
 
-        Raises:
-            StoreError: if it is missing or damaged.
-        """
-        try:
-            data = read_sealed_json(path.with_suffix(".json"), unsealed=True)
-        except StoreError as error:
-            raise damaged(path, f"its manifest cannot be read ({error})") from error
-        keys, digest = data.get("keys"), data.get("sha256")
-        if not isinstance(keys, list) or not isinstance(digest, str) or not all(isinstance(k, str) for k in keys):
-            raise damaged(path, "its manifest lacks keys or sha256")
-        versions = data.get("versions")
-        if not isinstance(versions, dict):
-            versions = {}
-        return ShardManifest(path, tuple(keys), digest, {str(k): str(v) for k, v in versions.items()})
-
-    def catalog(self, plan: Plan) -> Catalog | None:
-        """The consolidated records, if there are any.
+        Records that wait for their shard count with the versions that the store was planned with.
 
         Raises:
-            StoreError: if the catalog is damaged or belongs to another plan.
+            StoreError: if a manifest is damaged.
         """
-        return read_catalog(self.consolidated, self.plan_digest(), len(plan))
+        versions = dict.fromkeys(self.pending_keys(header.plan), sorted_versions(header.versions))
+        for shard in self.manifests():
+            versions.update(shard.versions_of())
+        return versions
 
     def plan_digest(self) -> str:
         """SHA-256 of the plan's file, as the header has it."""
@@ -321,17 +292,11 @@ class StoreFolder:
         states: dict[str, State] = dict.fromkeys(plan.keys, "waiting")
         failed = stems_in(self.errors, ".json")
         running = stems_in(self.running) if is_locked(self.lock_file) else set()
-        complete = self.pending_keys(plan).union(*(m.keys for m in self.manifests()), self._consolidated_keys(plan))
+        complete = self.pending_keys(plan).union(*(m.keys for m in self.manifests()))
         found: tuple[tuple[State, set[str]], ...] = (("error", failed), ("running", running), ("complete", complete))
         for state, keys in found:
             states.update((key, state) for key in keys if key in states)
         return states
-
-    def _consolidated_keys(self, plan: Plan) -> set[str]:
-        catalog = self.catalog(plan)
-        if catalog is None:
-            return set()
-        return {plan.keys[i] for i in np.flatnonzero(catalog.places(len(plan)) >= 0)}
 
     def mark_running(self, key: str) -> None:
         """Say that this process computes a structure."""

@@ -7,19 +7,17 @@ filters, user blocks, superblock extensions and variable-length types are refuse
 Version 1.10 of the format is written, in which every piece of metadata carries a
 checksum.
 
-A small file (:func:`write_arrays`, :func:`read_arrays`) is made and read in memory, and
-its bytes are written and read by :mod:`qcsurrogate.files.atomic`: a full disk cannot
-leave HDF5 in a broken state, and the file cannot change between the check of its digest
-and the read.  From a large one (:class:`ArrayFile`) rows are read where they lie.  In
-both cases HDF5 only finds the stored chunks; :mod:`qcsurrogate.store.chunks` decodes
-them with known bounds.
+A small file (:func:`read_arrays`) is read in memory, so that it cannot change between
+the check of its digest and the read.  From a large one (:class:`ArrayFile`) rows are
+read where they lie.  In both cases HDF5 only finds the stored chunks;
+:mod:`qcsurrogate.store.chunks` decodes them with known bounds.  Files are written by
+:mod:`qcsurrogate.store.streaming`.
 """
 
 from __future__ import annotations
 
 import math
 import struct
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from io import RawIOBase
@@ -32,14 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcsurrogate.errors import StoreError
-from qcsurrogate.files.atomic import (
-    move_into_place,
-    read_limited,
-    remove_quietly,
-    sha256,
-    temporary_for,
-    write_durably,
-)
+from qcsurrogate.files.atomic import read_limited, sha256
 from qcsurrogate.store.chunks import decoded_chunk, largest_stored_size
 from qcsurrogate.store.links import Reader, check_root_group
 
@@ -61,15 +52,6 @@ _LIBVER = ("v110", "v110")
 _H5_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, IndexError, ArithmeticError, MemoryError)
 
 
-@dataclass(frozen=True, eq=False)
-class StoredArray:
-    """An array and what it means."""
-
-    values: NDArray[np.generic]
-    units: str
-    description: str
-
-
 @dataclass(frozen=True)
 class Expected:
     """What a dataset must declare before it is read; a length of None is free."""
@@ -82,41 +64,6 @@ class Expected:
     def n_bytes(self) -> int:
         """Of its values; free lengths count as nothing."""
         return self.dtype.itemsize * math.prod(length or 0 for length in self.shape)
-
-
-def write_arrays(path: Path, arrays: Mapping[str, StoredArray]) -> str:
-    """Write arrays as one HDF5 file, verify it, and move it into place.
-
-    The same arrays give the same bytes.
-
-    Returns:
-        The SHA-256 of the file.
-
-    Raises:
-        StoreError: if the disk is full, the folder cannot be written, or what was
-            written does not read back equal.
-    """
-    image = _image(arrays)
-    temporary = temporary_for(path)
-    try:
-        write_durably(temporary, image)
-        _verify(temporary, arrays)
-        move_into_place(temporary, path)
-    except BaseException:
-        remove_quietly(temporary)
-        raise
-    return sha256(image)
-
-
-def _image(arrays: Mapping[str, StoredArray]) -> bytes:
-    name = uuid.uuid4().hex  # two threads may not write to files of one name, even in memory
-    with h5py.File(name, "w", driver="core", backing_store=False, libver=_LIBVER) as file:
-        for name, array in arrays.items():
-            values = np.ascontiguousarray(array.values)
-            dataset = create_dataset(file, name, values.dtype, values.shape, array.units, array.description)
-            dataset[...] = values
-        file.flush()
-        return bytes(file.id.get_file_image())
 
 
 def create_file(target: RawIOBase) -> h5py.File:
@@ -147,14 +94,6 @@ def create_dataset(
 def rows_in_chunk(dtype: np.dtype[Any], shape: tuple[int, ...]) -> int:
     """How many rows make a chunk of about 256 KiB."""
     return max(1, CHUNK_BYTES // (dtype.itemsize * math.prod(shape[1:])))
-
-
-def _verify(path: Path, arrays: Mapping[str, StoredArray]) -> None:
-    expected = {name: Expected(array.values.dtype, array.values.shape, array.units) for name, array in arrays.items()}
-    found = read_arrays(path, expected)
-    for name, array in arrays.items():
-        if not np.array_equal(found[name], array.values):
-            raise StoreError(f"'{path}' does not read back as written ('{name}' differs); check the disk, start again")
 
 
 def read_arrays(

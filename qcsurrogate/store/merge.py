@@ -12,16 +12,9 @@ import numpy as np
 from qcsurrogate.errors import SpecError, StoreError
 from qcsurrogate.files.atomic import exclusive_lock
 from qcsurrogate.store.agreement import differences_of
-from qcsurrogate.store.catalog import MadeWith, write_catalog
-from qcsurrogate.store.consolidate import (
-    DEFAULT_MAX_BYTES,
-    begin_copy,
-    copy_failures,
-    copy_header,
-    made_with_of,
-    write_parts,
-)
+from qcsurrogate.store.consolidate import DEFAULT_MAX_BYTES, begin_copy, copy_failures, copy_header, write_shards
 from qcsurrogate.store.folder import StoreFolder
+from qcsurrogate.store.manifest import Versions
 from qcsurrogate.store.progress import Progress
 from qcsurrogate.store.shards import RecordFile
 from qcsurrogate.store.spec import differences
@@ -52,7 +45,7 @@ class Merge:
 def merge(
     out: str | Path, paths: Sequence[str | Path], *, max_bytes: int = DEFAULT_MAX_BYTES, quiet: bool = False
 ) -> Merge:
-    """Make one consolidated store of all records of several stores with equal specs.
+    """Make one store, in few large shards, of all records of several stores with equal specs.
 
     A record that lies in several stores is taken from the first; all of them must agree
     within the thresholds of the SCF. The stores themselves are only read. The new folder
@@ -96,9 +89,10 @@ def merge(
         target.prepare()
         stack.enter_context(exclusive_lock(target.lock_file))
         begin_copy(folders[0], target)
-        made_with = _made_with(folders, stores)
-        catalog = write_parts(target, first.plan, first.spec, keys, packed, max_bytes, made_with=made_with, quiet=quiet)
-        write_catalog(catalog, folders[0].plan_digest())
+        versions: dict[str, Versions] = {}
+        for folder, store in reversed(list(zip(folders, stores, strict=True))):
+            versions |= folder.versions_of(store.header)
+        write_shards(target, first.plan, first.spec, keys, packed, versions, max_bytes, quiet=quiet)
         missing = [key for key in first.plan.keys if key not in owner]
         copy_failures(folders, target, missing)
         copy_header(folders[0], target)
@@ -153,13 +147,3 @@ def _require_agreement(
             "of the SCF. Run `verify --sample` on both to see which is wrong:\n  " + "\n  ".join([*shown, *more])
         )
     return len(repeated)
-
-
-def _made_with(folders: Sequence[StoreFolder], stores: Sequence[Store]) -> tuple[MadeWith, ...]:
-    """Versions of all stores; of records that several have, the versions of each are counted."""
-    counts: dict[tuple[tuple[str, str], ...], int] = {}
-    for folder, store in zip(folders, stores, strict=True):
-        for made in made_with_of(folder, store.header):
-            versions = tuple(sorted(made.versions.items()))
-            counts[versions] = counts.get(versions, 0) + made.n_records
-    return tuple(MadeWith(dict(versions), n) for versions, n in sorted(counts.items(), key=lambda e: (-e[1], e[0])))

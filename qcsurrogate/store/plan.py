@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from qcsurrogate.basis import BasisSet
 from qcsurrogate.errors import StoreError, StructureError
 from qcsurrogate.sources.collect import collect
-from qcsurrogate.store.hdf5 import Expected, StoredArray, damaged, read_arrays, write_arrays
+from qcsurrogate.store.hdf5 import Expected, damaged, read_arrays
 from qcsurrogate.store.spec import SPLIT_NAMES, DataSpec, SplitName
 from qcsurrogate.store.splits import LEFT_OUT, assign_splits
+from qcsurrogate.store.streaming import StoredArray, write_arrays
 from qcsurrogate.structures import Structure
 
 KEY_TYPE: Final = np.dtype("S32")

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from qcsurrogate.errors import StoreError
 from qcsurrogate.files.atomic import move_into_place, read_limited, remove_quietly, temporary_for, write_durably
-from qcsurrogate.store.hdf5 import Expected, StoredArray, damaged
+from qcsurrogate.store.hdf5 import Expected, damaged
+from qcsurrogate.store.streaming import StoredArray
 
 RAW_SUFFIX = ".record"
 

@@ -7,6 +7,7 @@ array must be follows from the plan alone, before a file is opened.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,10 +19,11 @@ from numpy.typing import NDArray
 
 from qcsurrogate.errors import RecordError
 from qcsurrogate.reference.record import FIELDS, OPEN_SHELL_FIELDS, Field, FieldShape, ReferenceRecord
-from qcsurrogate.store.hdf5 import Expected, StoredArray, damaged, read_arrays, write_arrays
+from qcsurrogate.store.hdf5 import Expected, damaged, read_arrays
 from qcsurrogate.store.plan import KEY_TYPE, Plan
 from qcsurrogate.store.raw import RAW_SUFFIX, read_raw, write_raw
 from qcsurrogate.store.spec import DataSpec
+from qcsurrogate.store.streaming import StoredArray, write_arrays
 
 SYMMETRY_TOLERANCE = 1e-9
 
@@ -217,11 +219,26 @@ def expected_arrays(file: RecordFile) -> dict[str, Expected]:
     return expected
 
 
+def record_sizes(plan: Plan, spec: DataSpec) -> NDArray[np.int64]:
+    """(n_planned,) bytes of every record as it is packed, before compression."""
+    rows: dict[str, NDArray[np.int64] | int] = {"record": 1, **_lengths(plan.structures.n_atoms, plan.n_ao, plan.n_aux)}
+    total = np.zeros(len(plan), np.int64)
+    for field in stored_fields(spec):
+        dimension, rest = DIMENSION[field.shape]
+        total += rows[dimension] * math.prod(rest) * _STORED_TYPE[field.dtype].itemsize
+    return total
+
+
 def _sizes(keys: Sequence[str], plan: Plan) -> dict[str, NDArray[np.int64]]:
     rows = [plan.index[key] for key in keys]
-    n_ao = plan.n_ao[rows]
-    n_atoms = plan.structures.n_atoms[rows]
-    return {"atom": n_atoms, "ao": n_ao, "aux": plan.n_aux[rows], "triangle": n_ao * (n_ao + 1) // 2}
+    return _lengths(plan.structures.n_atoms[rows], plan.n_ao[rows], plan.n_aux[rows])
+
+
+def _lengths(
+    n_atoms: NDArray[np.int64], n_ao: NDArray[np.int64], n_aux: NDArray[np.int64]
+) -> dict[str, NDArray[np.int64]]:
+    """Rows that each record has, by what they count."""
+    return {"atom": n_atoms, "ao": n_ao, "aux": n_aux, "triangle": n_ao * (n_ao + 1) // 2}
 
 
 def _dimensions(fields: Sequence[Field]) -> list[str]:

@@ -1,11 +1,11 @@
-"""Reading a store, whether its records lie in shards, in few large files, or singly."""
+"""Reading a store, whether its records lie in many small shards, in few large ones, or singly."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,12 +17,11 @@ from numpy.typing import NDArray
 from qcsurrogate.errors import StoreError, suggestion
 from qcsurrogate.reference.atoms import FreeAtoms
 from qcsurrogate.reference.record import ReferenceRecord
-from qcsurrogate.store.catalog import Catalog
 from qcsurrogate.store.failures import Failure
 from qcsurrogate.store.folder import STATES, Header, State, StoreFolder
 from qcsurrogate.store.hdf5 import damaged
 from qcsurrogate.store.plan import Plan
-from qcsurrogate.store.shards import RecordFile, expected_arrays, read_records, stored_fields
+from qcsurrogate.store.shards import RecordFile, read_records, record_sizes
 from qcsurrogate.store.slices import RecordSlices
 from qcsurrogate.store.spec import SPLIT_NAMES, DataSpec, SplitName
 from qcsurrogate.store.streaming import file_digest
@@ -31,16 +30,31 @@ from qcsurrogate.structures import Structure
 WHOLE_FILES_BYTES = 2**29
 """What :meth:`Store.read_many` keeps of files that it reads whole, unless told otherwise."""
 
+LARGE_FILE_BYTES = 2**26
+"""Records of a shard of more than that, unpacked, are read one by one where they lie."""
+
 _OPEN_FILES = 8
 
 
 @dataclass(frozen=True, eq=False)
 class _Place:
-    """The file of a record: a shard, or a single record that waits for its shard."""
+    """The file of a record: a shard, or a single record that waits for its shard.
+
+    Attributes:
+        path: the file.
+        keys: of its records, in order.
+        digest: its SHA-256, None of a single record, which carries its own.
+        n_bytes: that its records take in memory, as they are packed.
+    """
 
     path: Path
     keys: tuple[str, ...]
     digest: str | None
+    n_bytes: int
+
+    @property
+    def is_large(self) -> bool:
+        return self.n_bytes > LARGE_FILE_BYTES
 
 
 @dataclass(eq=False)
@@ -50,17 +64,18 @@ class _Slices:
     open_files: OrderedDict[Path, RecordSlices] = field(default_factory=OrderedDict)
     checked: set[Path] = field(default_factory=set)
 
-    def of(self, path: Path, keys: Callable[[], tuple[str, ...]], digest: str | None, header: Header) -> RecordSlices:
-        """The open file of these records; its digest, where given, is compared the first time."""
+    def of(self, place: _Place, header: Header) -> RecordSlices:
+        """The open file of these records; the digest of one that is not large is compared the first time."""
+        path = place.path
         if path in self.open_files:
             self.open_files.move_to_end(path)
             return self.open_files[path]
-        if digest is not None and path not in self.checked:
-            check_digest(path, digest)
+        if place.digest is not None and not place.is_large and path not in self.checked:
+            check_digest(path, place.digest)
             self.checked.add(path)
         while len(self.open_files) >= _OPEN_FILES:
             self.open_files.popitem(last=False)[1].close()
-        self.open_files[path] = RecordSlices(path, keys(), header.plan, header.spec)
+        self.open_files[path] = RecordSlices(path, place.keys, header.plan, header.spec)
         return self.open_files[path]
 
 
@@ -72,7 +87,6 @@ class Store:
     header: Header
     _states: dict[str, State]
     _places: dict[str, _Place]
-    _catalog: Catalog | None = None
     _last_read: dict[Path, RecordFile] = field(default_factory=dict)
     _slices: _Slices = field(default_factory=_Slices)
 
@@ -82,27 +96,32 @@ class Store:
 
         Args:
             path: its folder.
-            check_digests: whether to read every consolidated file once and compare its
-                SHA-256. Without it, damage is noticed where it is read, by the checksum
-                of each chunk.
+            check_digests: whether to read every shard once and compare its SHA-256.
+                Without it, that happens when a shard is read whole; damage of one of
+                more than :data:`LARGE_FILE_BYTES` is noticed where it is read, by the
+                checksum of each chunk.
 
         Raises:
             StoreError: if the folder is no store, or a file of it is damaged.
         """
         folder = StoreFolder(Path(path))
         header = folder.read_header()
-        places = {key: _Place(folder.pending_file(key), (key,), None) for key in folder.pending_keys(header.plan)}
+        sizes = record_sizes(header.plan, header.spec)
+
+        def place(path: Path, keys: tuple[str, ...], digest: str | None) -> _Place:
+            rows = [header.plan.index[key] for key in keys if key in header.plan.index]
+            return _Place(path, keys, digest, int(sizes[rows].sum()))
+
+        pending = folder.pending_keys(header.plan)  # first: what leaves it meanwhile is in a shard
+        places = {key: place(folder.pending_file(key), (key,), None) for key in pending}
         for shard in folder.manifests():
-            place = _Place(shard.path, shard.keys, shard.digest)
-            places.update((key, place) for key in shard.keys)
-        catalog = folder.catalog(header.plan)  # last: what left the shards meanwhile is in it
-        if catalog is not None and check_digests:
-            for part in catalog.parts:
-                check_digest(catalog.folder / part.name, part.digest)
+            if check_digests:
+                check_digest(shard.path, shard.digest)
+            places |= dict.fromkeys(shard.keys, place(shard.path, shard.keys, shard.digest))
         states = folder.states(header.plan)
         # a record may have moved from its own file into a shard between the two looks
         states |= {key: "complete" for key in places if key in states}
-        return cls(folder, header, states, places, catalog)
+        return cls(folder, header, states, places)
 
     @property
     def path(self) -> Path:
@@ -147,13 +166,8 @@ class Store:
     def keys_in(self, path: Path) -> list[str]:
         """Keys of the records that are read from a file, in its order; none for a file that is not the store's."""
         wanted = path.resolve()
-        for part in range(len(self._catalog.parts) if self._catalog is not None else 0):
-            if self._catalog is not None and self._catalog.path(part).resolve() == wanted:
-                return [self.plan.keys[i] for i in self._catalog.structures_of(part)]
-        for place in self._places.values():
-            if place.path.resolve() == wanted:
-                return list(place.keys)
-        return []
+        found = (place for place in self._places.values() if place.path.name == wanted.name)
+        return next((list(place.keys) for place in found if place.path.resolve() == wanted), [])
 
     def structure(self, key: str) -> Structure:
         """The structure of a key, whether complete or not."""
@@ -170,18 +184,15 @@ class Store:
     def read(self, key: str) -> ReferenceRecord:
         """One complete record.
 
-        A shard is read whole and stays in memory for the next call; from a consolidated
-        file only the chunks of this record are read.
+        A shard is read whole and stays in memory for the next call; from a large one
+        only the chunks of this record are read.
 
         Raises:
             StoreError: if the record is not complete, or its file is damaged.
         """
-        slices = self._consolidated(key)
-        if slices is not None:
-            return slices.record(key)
         place = self._place(key)
         if place.path not in self._last_read:
-            if not place.path.is_file():
+            if place.is_large or not place.path.is_file():
                 return self._packed(key).record(key)
             records = self._read(place)
             self._last_read.clear()
@@ -193,8 +204,8 @@ class Store:
 
         A shard is read once and whole, and kept until its last wanted record is out,
         while the shards that are kept fit into ``memory_bytes``. Where the records of
-        many shards are wanted in mixed order they do not all fit; from the rest single
-        records are read where they lie, as from consolidated files.
+        many shards are wanted in mixed order they do not all fit; from the rest, and from
+        large ones, single records are read where they lie.
 
         Raises:
             StoreError: if a record is not complete, or a file is damaged.
@@ -211,25 +222,24 @@ class Store:
 
     def _files_of(self, keys: Sequence[str], memory_bytes: int) -> Iterator[tuple[str, RecordFile]]:
         """Every key with a file in memory that holds its record."""
-        places = [None if self._place_in_catalog(key) >= 0 else self._place(key) for key in keys]
-        remaining = Counter(place.path for place in places if place is not None)
+        places = [self._place(key) for key in keys]
+        remaining = Counter(place.path for place in places)
         files: dict[Path, RecordFile] = {}
-        sizes: dict[Path, int] = {}
+        n_bytes = 0
         for key, place in zip(keys, places, strict=True):
-            if place is None:
-                yield key, self._packed(key)
-                continue
             if place.path not in files:
-                size = self._size(place)
-                if (files and sum(sizes.values()) + size > memory_bytes) or not place.path.is_file():
+                full = files and n_bytes + place.n_bytes > memory_bytes
+                if place.is_large or full or not place.path.is_file():
                     remaining[place.path] -= 1
                     yield key, self._packed(key)
                     continue
-                files[place.path], sizes[place.path] = self._read(place), size
+                files[place.path] = self._read(place)
+                n_bytes += place.n_bytes
             yield key, files[place.path]
             remaining[place.path] -= 1
             if not remaining[place.path]:
-                del files[place.path], sizes[place.path]
+                del files[place.path]
+                n_bytes -= place.n_bytes
 
     def _packed(self, key: str) -> RecordFile:
         """One record, read where it lies."""
@@ -237,13 +247,10 @@ class Store:
 
     def _slices_of(self, key: str) -> RecordSlices:
         """The open file of a record."""
-        slices = self._consolidated(key)
-        if slices is not None:
-            return slices
         place = self._place(key)
-        if not place.path.is_file():  # its record moved since the store was opened
-            return Store.open(self.path)._slices_of(key)
-        return self._slices.of(place.path, lambda: place.keys, place.digest, self.header)
+        if place.path not in self._slices.open_files and not place.path.is_file():
+            return Store.open(self.path)._slices_of(key)  # its record moved since the store was opened
+        return self._slices.of(place, self.header)
 
     def scalars(self, names: Sequence[str]) -> dict[str, NDArray[Any]]:
         """Quantities that a record has once, of all complete records, in planned order.
@@ -293,25 +300,15 @@ class Store:
         Raises:
             StoreError: naming the first damaged file.
         """
-        if self._catalog is not None:
-            for part, there in zip(self._catalog.parts, self._catalog.present, strict=True):
-                if there:
-                    check_digest(self._catalog.folder / part.name, part.digest)
+        for place in {place.path: place for place in self._places.values() if place.is_large}.values():
+            check_digest(place.path, place.digest or "")
         return sum(1 for _ in self.read_many(self.keys()))
-
-    @cached_property
-    def _in_catalog(self) -> NDArray[np.int64]:
-        """(n_planned,) place in the catalog's index of every planned record; -1 where there is none."""
-        if self._catalog is None:
-            return np.full(len(self.plan), -1, np.int64)
-        return self._catalog.places(len(self.plan))
 
     @cached_property
     def _complete(self) -> NDArray[np.bool_]:
         """(n_planned,) whether there is a record."""
-        complete = self._in_catalog >= 0
-        for key in self._places:
-            complete[self.plan.index[key]] = True
+        complete = np.zeros(len(self.plan), np.bool_)
+        complete[[self.plan.index[key] for key in self._places if key in self.plan.index]] = True
         return complete
 
     def _index(self, key: str) -> int:
@@ -319,21 +316,6 @@ class Store:
             return self.plan.index[key]
         except KeyError:
             raise StoreError(f"'{self.path}' has no structure with the key '{key}'") from None
-
-    def _place_in_catalog(self, key: str) -> int:
-        return int(self._in_catalog[self._index(key)])
-
-    def _consolidated(self, key: str) -> RecordSlices | None:
-        """The open consolidated file of a record, if it lies in one."""
-        place = self._place_in_catalog(key)
-        if self._catalog is None or place < 0:
-            return None
-        part = self._catalog.part_of(place)
-        path = self._catalog.path(part)
-        if path not in self._slices.open_files and not path.is_file():  # consolidated anew since the store was opened
-            return Store.open(self.path)._consolidated(key)
-        structures = self._catalog.structures_of(part)
-        return self._slices.of(path, lambda: tuple(self.plan.keys[i] for i in structures), None, self.header)
 
     def _place(self, key: str) -> _Place:
         self._index(key)
@@ -345,17 +327,12 @@ class Store:
                 "run `generate` again"
             ) from None
 
-    def _size(self, place: _Place) -> int:
-        """Bytes that the records of a file take in memory, as they are packed."""
-        declared = expected_arrays(RecordFile(self.plan, stored_fields(self.spec), place.keys, {}))
-        return sum(e.n_bytes for e in declared.values())
-
     def _read(self, place: _Place) -> RecordFile:
         return read_records(place.path, place.keys, self.plan, self.spec, place.digest)
 
 
 def check_digest(path: Path, digest: str) -> None:
-    """Compare a file of any size with the digest that its manifest or catalog has.
+    """Compare a file of any size with the digest that its manifest has.
 
     Raises:
         StoreError: if it is missing or has another.

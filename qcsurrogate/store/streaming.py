@@ -1,4 +1,4 @@
-"""Writing a large file of arrays piece by piece, with the memory of a few chunks.
+"""Writing a file of arrays, whole or piece by piece with the memory of a few chunks.
 
 The file grows beside its place under a name that ends in ``.tmp``; when every array is
 full it is closed, read back, compared with what was written, flushed to the disk and
@@ -24,6 +24,15 @@ from qcsurrogate.files.atomic import cannot_write, move_into_place, remove_quiet
 from qcsurrogate.store.hdf5 import ArrayFile, Expected, create_dataset, create_file, rows_in_chunk
 
 _PIECE_BYTES = 2**20
+
+
+@dataclass(frozen=True, eq=False)
+class StoredArray:
+    """An array and what it means."""
+
+    values: NDArray[np.generic]
+    units: str
+    description: str
 
 
 @dataclass(frozen=True)
@@ -215,6 +224,19 @@ def writing_arrays(path: Path, declared: Mapping[str, Declared]) -> Iterator[Arr
     except BaseException:
         remove_quietly(temporary)
         raise
+
+
+def write_arrays(path: Path, arrays: Mapping[str, StoredArray]) -> str:
+    """Write arrays that are there as one file; returns its SHA-256.
+
+    Raises:
+        StoreError: as :func:`writing_arrays`.
+    """
+    declared = {n: Declared(a.values.dtype, a.values.shape, a.units, a.description) for n, a in arrays.items()}
+    with writing_arrays(path, declared) as writer:
+        for name, array in arrays.items():
+            writer.append(name, array.values)
+    return file_digest(path)
 
 
 def file_digest(path: Path) -> str:

@@ -11,24 +11,15 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from qcsurrogate.files.atomic import (
-    TEMPORARY_SUFFIX,
-    make_folder,
-    move_into_place,
-    read_limited,
-    remove_quietly,
-    sealed_json,
-    sha256,
-    temporary_for,
-    write_atomically,
-)
-from qcsurrogate.store.catalog import sweep_leftovers
+from qcsurrogate.files.atomic import TEMPORARY_SUFFIX, make_folder, move_into_place, remove_quietly, temporary_for
 from qcsurrogate.store.folder import PACKAGES, StoreFolder, names_in, stems_in
-from qcsurrogate.store.hdf5 import MAXIMUM_FILE_BYTES, damaged
+from qcsurrogate.store.hdf5 import damaged
+from qcsurrogate.store.manifest import ShardManifest, read_manifest, sorted_versions, write_manifest
 from qcsurrogate.store.plan import Plan
 from qcsurrogate.store.raw import RAW_SUFFIX
 from qcsurrogate.store.shards import RecordFile, merge, read_records, write_packed
 from qcsurrogate.store.spec import DataSpec
+from qcsurrogate.store.streaming import file_digest
 from qcsurrogate.versions import installed_versions
 
 
@@ -85,10 +76,18 @@ def write_shard(
 
 def _holds(folder: StoreFolder, path: Path, keys: tuple[str, ...]) -> bool:
     """Whether a shard is there already, sound, with exactly these records."""
-    if not path.is_file():
-        return False
-    shard = folder.shard_manifest(path)
-    return shard.keys == keys and sha256(read_limited(path, MAXIMUM_FILE_BYTES)) == shard.digest
+    return path.is_file() and is_sound(read_manifest(path), keys)
+
+
+def is_sound(shard: ShardManifest, keys: tuple[str, ...]) -> bool:
+    """Whether a shard holds exactly these records, as they were written."""
+    return shard.keys == keys and file_digest(shard.path) == shard.digest
+
+
+def remove_shard(path: Path) -> None:
+    """Remove a shard, then its manifest: a shard is never without one."""
+    remove_quietly(path)
+    remove_quietly(path.with_suffix(".json"))
 
 
 def _write_shard(path: Path, records: RecordFile, wanted: Callable[[], bool]) -> bool:
@@ -97,8 +96,7 @@ def _write_shard(path: Path, records: RecordFile, wanted: Callable[[], bool]) ->
     if not wanted():
         remove_quietly(building)
         return False
-    manifest = {"keys": list(records.keys), "sha256": digest, "versions": installed_versions(PACKAGES)}
-    write_atomically(path.with_suffix(".json"), sealed_json(manifest))
+    write_manifest(path, records.keys, digest, sorted_versions(installed_versions(PACKAGES)))
     move_into_place(building, path)
     return True
 
@@ -106,8 +104,8 @@ def _write_shard(path: Path, records: RecordFile, wanted: Callable[[], bool]) ->
 def clean(folder: StoreFolder) -> Leftovers:
     """Sweep away what a process that died left behind; only under the lock.
 
-    Unfinished files go, batches and marks of an earlier run go, and single records
-    that are in a shard already.  Workers that outlived that run see their batch gone,
+    Unfinished files go, batches and marks of an earlier run go, and records that lie
+    in a later shard too.  Workers that outlived that run see their batch gone,
     and stop.
 
     Raises:
@@ -123,7 +121,6 @@ def clean(folder: StoreFolder) -> Leftovers:
     interrupted = folder.marked()
     for key in interrupted:
         folder.unmark_running(key)
-    sweep_leftovers(folder.path)
     drop_doubles(folder)
     shutil.rmtree(folder.scratch, ignore_errors=True)
     make_folder(folder.scratch)
@@ -131,18 +128,26 @@ def clean(folder: StoreFolder) -> Leftovers:
 
 
 def drop_doubles(folder: StoreFolder) -> None:
-    """Remove single records that are in a shard already.
+    """Remove single records that are in a shard, and shards all of whose records are in later ones.
 
     Raises:
-        StoreError: if such a shard is damaged.
+        StoreError: if such a later shard is damaged.
     """
-    pending = stems_in(folder.pending, RAW_SUFFIX)
-    for shard in folder.manifests() if pending else ():
-        twice = pending.intersection(shard.keys)
-        if twice and sha256(read_limited(shard.path, MAXIMUM_FILE_BYTES)) != shard.digest:
+    kept: dict[str, ShardManifest] = {}
+    old: list[ShardManifest] = []
+    for shard in reversed(folder.manifests()):
+        if all(key in kept for key in shard.keys):
+            old.append(shard)
+        else:
+            kept |= {key: shard for key in shard.keys if key not in kept}
+    singles = [key for key in stems_in(folder.pending, RAW_SUFFIX) if key in kept]
+    for shard in {kept[key].path: kept[key] for key in [*singles, *(key for s in old for key in s.keys)]}.values():
+        if file_digest(shard.path) != shard.digest:
             raise damaged(shard.path, "its SHA-256 is not the one in its manifest")
-        for key in twice:
-            remove_quietly(folder.pending_file(key))
+    for key in singles:
+        remove_quietly(folder.pending_file(key))
+    for shard in old:
+        remove_shard(shard.path)
 
 
 def next_shard_number(folder: StoreFolder) -> int:

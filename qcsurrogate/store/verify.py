@@ -19,8 +19,8 @@ from qcsurrogate.reference.compute import ELECTRON_COUNT_TOLERANCE, check_record
 from qcsurrogate.reference.density_fit import charges
 from qcsurrogate.reference.record import ReferenceRecord
 from qcsurrogate.store.agreement import Difference, differences_of
-from qcsurrogate.store.catalog import Catalog
 from qcsurrogate.store.folder import PACKAGES, Header, StoreFolder
+from qcsurrogate.store.manifest import read_manifest
 from qcsurrogate.store.progress import Progress
 from qcsurrogate.store.raw import RAW_SUFFIX
 from qcsurrogate.store.slices import RecordSlices
@@ -28,6 +28,8 @@ from qcsurrogate.store.store import check_digest
 from qcsurrogate.versions import installed_versions
 
 OVERLAP_TOLERANCE = 1e-10
+
+_INTERRUPTED = "; an interrupted `consolidate` leaves that: run it again"
 
 
 @dataclass(frozen=True)
@@ -152,12 +154,13 @@ def verify(
         _check_shards_alone(folder, result)
         return result
     result.planned, result.versions_then = len(header.plan), dict(header.versions)
-    sources = list(_sources(folder, header, result))
+    sources = list(_sources(folder, result))
     result.files = len(sources)
     _check_keys(header, sources, result)
-    _check_folder(folder, header, result)
+    _check_folder(folder, result)
     complete = {key for source in sources for key in source.keys if key in header.plan.index}
     result.complete = len(complete)
+    _check_missing(folder, complete, result)
     ordered = [key for key in header.plan.keys if key in complete]
     wanted = set(ordered if records is None else _drawn(ordered, records, seed))
     again = set(_drawn(ordered, sample, seed))
@@ -173,18 +176,11 @@ def _drawn(keys: list[str], count: int, seed: int) -> list[str]:
     return [keys[i] for i in sorted(chosen)]
 
 
-def _sources(folder: StoreFolder, header: Header, result: Verification) -> Iterator[_Source]:
-    """Every file of records whose manifest or catalog can be read."""
-    try:
-        catalog = folder.catalog(header.plan)
-    except StoreError as error:
-        result.report(folder.consolidated, "catalog", error)
-    else:
-        if catalog is not None:
-            yield from _catalogued(catalog, header, result)
+def _sources(folder: StoreFolder, result: Verification) -> Iterator[_Source]:
+    """Every file of records whose manifest can be read."""
     for path in sorted(folder.shards.glob("*.h5")):
         try:
-            shard = folder.shard_manifest(path)
+            shard = read_manifest(path)
         except StoreError as error:
             result.report(path, "manifest", error)
         else:
@@ -193,26 +189,30 @@ def _sources(folder: StoreFolder, header: Header, result: Verification) -> Itera
         yield _Source(path, (path.stem,), None)
 
 
-def _catalogued(catalog: Catalog, header: Header, result: Verification) -> Iterator[_Source]:
-    for i, part in enumerate(catalog.parts):
-        path = catalog.path(i)
-        keys = tuple(header.plan.keys[k] for k in catalog.structures_of(i))
-        if not path.is_file():
+def _check_missing(folder: StoreFolder, complete: set[str], result: Verification) -> None:
+    """Manifests whose shard is gone, if no other file holds its records."""
+    for manifest in sorted(folder.shards.glob("*.json")):
+        path = manifest.with_suffix(".h5")
+        if path.is_file():
+            continue
+        try:
+            lost = [key for key in read_manifest(path).keys if key not in complete]
+        except StoreError as error:
+            result.report(manifest, "manifest", error)
+            continue
+        if lost:
             result.report(
-                path, "missing", f"the catalog lists it with {len(keys)} records; run `generate` to compute them again"
+                path,
+                "missing",
+                f"its manifest lists {len(lost)} records that lie nowhere else; run `generate` to compute them again",
             )
-        elif path.stat().st_size != part.n_bytes:
-            result.report(path, "size", f"it has {path.stat().st_size} bytes; the catalog says {part.n_bytes}")
-            yield _Source(path, keys, part.digest)
-        else:
-            yield _Source(path, keys, part.digest)
 
 
 def _check_shards_alone(folder: StoreFolder, result: Verification) -> None:
     """What can be said without a plan: whether shards are as their manifests say."""
     for path in sorted(folder.shards.glob("*.h5")):
         try:
-            check_digest(path, folder.shard_manifest(path).digest)
+            check_digest(path, read_manifest(path).digest)
         except StoreError as error:
             result.report(path, "checksum", error)
 
@@ -228,25 +228,18 @@ def _check_keys(header: Header, sources: Iterable[_Source], result: Verification
             result.report(paths[0], "plan", f"it holds the record '{key}', which the plan does not have")
         elif len(paths) > 1:
             names = ", ".join(path.name for path in paths)
-            result.report(header.plan.label(key), "twice", f"its record lies in {len(paths)} files: {names}")
+            result.report(
+                header.plan.label(key), "twice", f"its record lies in {len(paths)} files: {names}{_INTERRUPTED}"
+            )
 
 
-def _check_folder(folder: StoreFolder, header: Header, result: Verification) -> None:
+def _check_folder(folder: StoreFolder, result: Verification) -> None:
     """What a process left that died, while nobody works in the store."""
     if is_locked(folder.lock_file):
         return
     for place in (folder.path, *folder.folders):
         for path in sorted(place.glob(f"*{TEMPORARY_SUFFIX}")) if place.is_dir() else ():
             result.report(path, "left over", "an unfinished file; the next `generate` or `consolidate` removes it")
-    known = {path.name for path in folder.consolidated.glob("*.h5")} if folder.consolidated.is_dir() else set()
-    try:
-        catalog = folder.catalog(header.plan)
-    except StoreError:
-        return  # reported already
-    if catalog is not None:
-        known -= {part.name for part in catalog.parts} | {f"index_{catalog.generation:03d}.h5"}
-    for name in sorted(known):
-        result.report(folder.consolidated / name, "left over", "of a consolidation; `consolidate` goes on with it")
 
 
 def _check_source(

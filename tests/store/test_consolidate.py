@@ -1,4 +1,4 @@
-"""Few large files: the same records, read by slices, and no moment at which one could be lost."""
+"""Few large shards: the same records, read by slices, and no moment at which one could be lost."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from distributed import Client
 
 from qcsurrogate import cli
 from qcsurrogate.errors import SpecError, StoreError
-from qcsurrogate.files.atomic import exclusive_lock, read_sealed_json, sealed_json
+from qcsurrogate.files.atomic import exclusive_lock, sealed_json
 from qcsurrogate.generation import generate
 from qcsurrogate.inspection import inspect
 from qcsurrogate.reference.record import FIELDS, ReferenceRecord
-from qcsurrogate.store.catalog import sweep_leftovers, write_leftovers
 from qcsurrogate.store.consolidate import consolidate
 from qcsurrogate.store.folder import StoreFolder
-from qcsurrogate.store.hdf5 import ArrayFile, Expected, StoredArray, read_arrays
+from qcsurrogate.store.hdf5 import ArrayFile, Expected, read_arrays
+from qcsurrogate.store.manifest import count_versions, read_manifest
 from qcsurrogate.store.slices import RecordSlices
 from qcsurrogate.store.store import Store
-from qcsurrogate.store.streaming import Declared, file_digest, writing_arrays
+from qcsurrogate.store.streaming import Declared, StoredArray, file_digest, writing_arrays
 from tests.store import fakes
 from tests.store.stores import make_store
 
@@ -83,26 +83,21 @@ def test_a_store_changes_in_place_and_can_be_added_to(store_copy: Path, mixed: P
     result = consolidate(store_copy, max_bytes=10**9, quiet=True)
     assert len(result.files) == 1
     folder = StoreFolder(store_copy)
-    assert list(folder.shards.iterdir()) == list(folder.pending.iterdir()) == []
+    assert sorted(p.name for p in folder.shards.iterdir()) == ["shard_00003.h5", "shard_00003.json"]
+    assert list(folder.pending.iterdir()) == []
     assert_same_store(store_copy, mixed)
     assert consolidate(store_copy, quiet=True).files == result.files  # nothing to do
 
     spec = fakes.spec(16)
     assert generate(spec, store_copy, client=client, quiet=True, calculator=fakes.pretend).computed == 2
-    assert len(list(folder.shards.glob("*.h5"))) == 1
+    assert len(list(folder.shards.glob("*.h5"))) == 2
     store = Store.open(store_copy)
     assert len(store) == store.verify() == 16
     assert sorted(store.keys()) == sorted(store.plan.keys)
 
     second = consolidate(store_copy, quiet=True)
-    assert (second.n_records, [p.name for p in second.files]) == (16, ["part_002_00000.h5"])
-    assert sorted(p.name for p in folder.consolidated.iterdir()) == [
-        "catalog.json",
-        "index_002.h5",
-        "part_002_00000.h5",
-        "part_002_00000.json",
-    ]
-    assert list(folder.shards.iterdir()) == []
+    assert (second.n_records, [p.name for p in second.files]) == (16, ["shard_00005.h5"])
+    assert sorted(p.name for p in folder.shards.iterdir()) == ["shard_00005.h5", "shard_00005.json"]
     assert len(Store.open(store_copy, check_digests=True)) == 16
     # a store that was open all the while finds the records where they are now
     assert_same(store.read(store.keys()[3]), Store.open(store_copy).read(store.keys()[3]))
@@ -129,12 +124,58 @@ def test_an_interrupted_consolidation_takes_over_finished_parts(mixed: Path, tmp
     out = tmp_path / "out"
     files = consolidate(mixed, out, max_bytes=4000, quiet=True).files
     (out / "store.json").unlink()  # as if it had been killed in front of its end
-    (out / "consolidated" / "catalog.json").unlink()
     files[1].write_bytes(files[1].read_bytes()[:-1])
     stamps = [path.stat().st_mtime_ns for path in files]
-    assert consolidate(mixed, out, max_bytes=4000, quiet=True).files == files
-    assert [path.stat().st_mtime_ns == stamp for path, stamp in zip(files, stamps, strict=True)] == [True, False, True]
+    again = consolidate(mixed, out, max_bytes=4000, quiet=True).files
+    assert again == (files[0], out / "shards" / "shard_00003.h5", files[2])  # the damaged one is written anew
+    assert [again[i].stat().st_mtime_ns == stamps[i] for i in (0, 2)] == [True, True]
+    assert not files[1].exists()
     assert_same_store(out, mixed)
+
+
+def test_a_new_store_leaves_alone_what_only_it_has(mixed: Path, tmp_path: Path) -> None:
+    """Somebody consolidates a store of 14 into one of the same plan that has 16."""
+    full = make_store(tmp_path / "full", fakes.spec(16))
+    consolidate(mixed, full.path, quiet=True)
+    assert Store.open(full.path).verify() == 16
+
+
+def test_a_consolidation_that_adds_to_large_shards_keeps_those_that_stay(tmp_path: Path, client: Client) -> None:
+    path = make_store(tmp_path / "store", fakes.spec(16), rows=range(12)).path
+    first = consolidate(path, max_bytes=4000, quiet=True).files
+    generate(fakes.spec(16), path, client=client, quiet=True, calculator=fakes.pretend)
+    second = consolidate(path, max_bytes=4000, quiet=True).files
+    assert second[:2] == first[:2]
+    assert Store.open(path).verify() == 16
+
+
+def test_a_shard_all_of_whose_records_are_in_later_ones_goes_with_the_next_start(
+    store_copy: Path, client: Client
+) -> None:
+    """A consolidation died while it removed the old shards."""
+    folder = StoreFolder(store_copy)
+    old = {path: path.read_bytes() for path in [*folder.shards.iterdir(), *folder.pending.iterdir()]}
+    (new,) = consolidate(store_copy, quiet=True).files
+    for path, data in old.items():
+        path.write_bytes(data)
+    store = Store.open(store_copy)
+    assert len(list(store.read_many(store.keys()))) == 14
+    sound = new.read_bytes()
+    new.write_bytes(sound[:-1])
+    with pytest.raises(StoreError, match=rf"{new.name}' cannot be used: its SHA-256"):
+        generate(fakes.spec(16), store_copy, client=client, quiet=True, calculator=fakes.pretend)
+    assert all(path.is_file() for path in old)
+    new.write_bytes(sound)
+    generate(fakes.spec(16), store_copy, client=client, quiet=True, calculator=fakes.pretend, limit=0)
+    assert [path.name for path in folder.shards.glob("*.h5")] == [new.name]
+    assert list(folder.pending.iterdir()) == []
+
+
+def test_a_store_of_the_former_form_is_refused(store_copy: Path) -> None:
+    (store_copy / "consolidated").mkdir()
+    (store_copy / "consolidated" / "catalog.json").write_text("{}")
+    with pytest.raises(StoreError, match=r"was consolidated by a development version before 0\.1"):
+        Store.open(store_copy)
 
 
 def test_records_of_a_part_that_was_removed_count_as_not_computed(store_copy: Path, client: Client) -> None:
@@ -248,45 +289,36 @@ def test_what_cannot_be_consolidated(store_copy: Path, tmp_path: Path) -> None:
     shard.write_bytes(shard.read_bytes()[:-9])
     with pytest.raises(StoreError, match=rf"{shard.name}' cannot be used"):
         consolidate(store_copy, quiet=True)
-    assert not (store_copy / "consolidated" / "catalog.json").exists()
     assert len(list((store_copy / "shards").glob("*.h5"))) == 3
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    "change",
     [
-        ({"catalog_version": 7}, "has version 7; this version reads 1"),
-        ({"plan_sha256": "0"}, "belongs to another plan"),
-        ({"parts": []}, "lists 0 records; expected 1 to 16"),
-        ({"parts": [{"name": "../x", "sha256": "0", "bytes": 1, "records": 14}]}, "its parts have other names"),
-        ({"parts": [{"name": "part_001_00000.h5", "sha256": "0", "bytes": 1, "records": 99}]}, "lists 99 records"),
-        ({"parts": [{"name": "part_001_00000.h5", "sha256": "0", "bytes": True, "records": 14}]}, "a whole number"),
-        ({"index_sha256": "0"}, "its SHA-256 is not the one in its manifest"),
-        ({"made_with": 3}, r"catalog\.json' is damaged"),
+        {"keys": None},
+        {"keys": "abc"},
+        {"keys": [1]},
+        {"sha256": 3},
+        {"versions": None},
+        {"versions": [3]},
+        {"versions": []},
+        {"computed_with": [0]},
+        {"computed_with": [1] * 14},
+        {"computed_with": [-1] * 14},
+        {"computed_with": ["0"] * 14},
     ],
 )
-def test_an_odd_catalog_is_refused(store_copy: Path, change: dict[str, object], message: str) -> None:
-    consolidate(store_copy, quiet=True)
-    path = store_copy / "consolidated" / "catalog.json"
-    good = read_sealed_json(path)
+def test_an_odd_manifest_is_refused(store_copy: Path, change: dict[str, object]) -> None:
+    (file,) = consolidate(store_copy, quiet=True).files
+    path = file.with_suffix(".json")
+    good = json.loads(path.read_text())
     path.write_text(json.dumps(good | change))
     with pytest.raises(StoreError, match="its content_sha256 is not that of its content"):
         Store.open(store_copy)
+    good.pop("content_sha256")
     path.write_bytes(sealed_json(good | change))
-    with pytest.raises(StoreError, match=message):
+    with pytest.raises(StoreError, match="its manifest lacks keys, sha256 or versions of every record"):
         Store.open(store_copy)
-
-
-def test_leftovers_name_nothing_but_files_of_records(store_copy: Path) -> None:
-    consolidate(store_copy, quiet=True)
-    for name in ("../store.json", "store.json", "shards/../plan.h5", "consolidated/catalog.json", "/etc/passwd"):
-        write_leftovers(store_copy, 1, [name])
-        with pytest.raises(StoreError, match="it lists other files than those of records"):
-            sweep_leftovers(store_copy)
-    write_leftovers(store_copy, 2, ["shards/shard_00000.h5"])
-    sweep_leftovers(store_copy)  # of a consolidation that did not come to its end
-    assert (store_copy / "consolidated" / "leftovers.json").is_file()
-    assert len(Store.open(store_copy)) == 14
 
 
 def test_many_shards_in_mixed_order_are_not_all_held(mixed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -309,7 +341,38 @@ def test_many_shards_in_mixed_order_are_not_all_held(mixed: Path, monkeypatch: p
     store.close()
 
 
-def test_scalars_come_in_planned_order_from_both_layouts(mixed: Path, store_copy: Path) -> None:
+def test_large_shards_are_read_record_by_record(store_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = list(Store.open(store_copy).read_many(Store.open(store_copy).keys()))
+    (file,) = consolidate(store_copy, quiet=True).files
+    monkeypatch.setattr("qcsurrogate.store.store.LARGE_FILE_BYTES", 100)
+    monkeypatch.setattr("qcsurrogate.store.store.read_records", None)  # which reads whole shards
+    store = Store.open(store_copy)
+    assert_same(store.read(store.keys()[3]), expected[3])
+    for record, other in zip(store.read_many(store.keys()), expected, strict=True):
+        assert_same(record, other)
+    file.write_bytes(file.read_bytes() + b"x")
+    with pytest.raises(StoreError, match="its SHA-256 is not the one in its manifest"):
+        Store.open(store_copy, check_digests=True)
+    with pytest.raises(StoreError, match="its SHA-256 is not the one in its manifest"):
+        Store.open(store_copy).verify()
+
+
+def test_every_record_keeps_the_versions_it_was_computed_with(store_copy: Path) -> None:
+    folder = StoreFolder(store_copy)
+    header = folder.read_header()
+    path = sorted(folder.shards.glob("*.json"))[1]
+    data = json.loads(path.read_text())
+    data.pop("content_sha256")
+    path.write_bytes(sealed_json(data | {"versions": [{"pyscf": "1.0"}]}))
+    before = folder.versions_of(header)
+    assert count_versions(before.values())[1] == ({"pyscf": "1.0"}, len(data["keys"]))
+    consolidate(store_copy, quiet=True)
+    assert folder.versions_of(header) == before
+    consolidate(store_copy, store_copy.with_name("out"), max_bytes=4000, quiet=True)
+    assert StoreFolder(store_copy.with_name("out")).versions_of(header) == before
+
+
+def test_scalars_come_in_planned_order(mixed: Path, store_copy: Path) -> None:
     consolidate(store_copy, max_bytes=4000, quiet=True)
     for path in (mixed, store_copy):
         store = Store.open(path)
@@ -320,23 +383,15 @@ def test_scalars_come_in_planned_order_from_both_layouts(mixed: Path, store_copy
         assert found["cycles"].tolist() == [7] * 14
 
 
-def test_a_damaged_index_says_what_to_do(store_copy: Path) -> None:
-    consolidate(store_copy, quiet=True)
-    (store_copy / "consolidated" / "index_001.h5").unlink()
-    with pytest.raises(StoreError, match=r"the index of .* take it from a copy, or remove that folder and run"):
-        Store.open(store_copy)
-
-
 def test_a_shard_that_goes_while_the_store_is_opened(store_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another process consolidates between the look at the folder and the look at the manifests."""
-    listed = StoreFolder.shard_manifest
 
-    def consolidated_meanwhile(self: StoreFolder, path: Path) -> object:
-        monkeypatch.setattr(StoreFolder, "shard_manifest", listed)
+    def consolidated_meanwhile(path: Path) -> object:
+        monkeypatch.setattr("qcsurrogate.store.folder.read_manifest", read_manifest)
         consolidate(store_copy, quiet=True)
-        return listed(self, path)
+        return read_manifest(path)
 
-    monkeypatch.setattr(StoreFolder, "shard_manifest", consolidated_meanwhile)
+    monkeypatch.setattr("qcsurrogate.store.folder.read_manifest", consolidated_meanwhile)
     store = Store.open(store_copy)
     assert len(list(store.read_many(store.keys()))) == 14
 
@@ -363,5 +418,6 @@ def test_keys_of_a_file(mixed: Path, store_copy: Path) -> None:
         assert sorted(found) == sorted(store.keys())
         assert store.keys_in(path / "plan.h5") == []
     assert inspect(files[1])["records"]["count"] == len(Store.open(store_copy).keys_in(files[1]))
-    with pytest.raises(StoreError, match="is no finished shard, no consolidated file"):
-        inspect(store_copy / "consolidated" / "index_001.h5")
+    shutil.copy(files[0], store_copy / "batches" / "other.h5")
+    with pytest.raises(StoreError, match="is no finished shard and no pending record"):
+        inspect(store_copy / "batches" / "other.h5")

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from qcsurrogate.errors import StoreError
-from qcsurrogate.store.hdf5 import Expected, StoredArray, read_arrays, write_arrays
+from qcsurrogate.store.hdf5 import Expected, read_arrays
+from qcsurrogate.store.streaming import StoredArray, write_arrays
 
 ARRAYS = {
     "energy": StoredArray(np.linspace(-76.0, -75.0, 50), "hartree", "total energy"),

@@ -257,17 +257,17 @@ def test_a_pipe_or_a_folder_is_not_waited_for(tmp_path: Path) -> None:
 
 def test_json_that_is_no_store_of_words(tmp_path: Path, stores: Path) -> None:
     store = Path(shutil.copytree(stores / "large", tmp_path / "store"))
-    catalog = store / "consolidated" / "catalog.json"
-    good = read_sealed_json(catalog)
-    for text in ("[" * 200_000, "NaN", '{"a": NaN}', '{"a": "\\ud800"}', '{"parts": 1e999}', "9" * 10_000, ""):
-        catalog.write_text(text)
-        with pytest.raises(StoreError, match=r"catalog\.json' is damaged"):
+    (manifest,) = (store / "shards").glob("*.json")
+    good = read_sealed_json(manifest)
+    for text in ("[" * 200_000, "NaN", '{"a": NaN}', '{"a": "\\ud800"}', '{"keys": 1e999}', "9" * 10_000, ""):
+        manifest.write_text(text)
+        with pytest.raises(StoreError, match=r"json' is damaged"):
             Store.open(store)
-    for change in ({"parts": None}, {"parts": [{}]}, {"generation": -1}, {"generation": "1"}, {"made_with": [{}]}):
-        catalog.write_bytes(sealed_json(good | change))
-        with pytest.raises(StoreError, match="is damaged"):
+    for change in ({"keys": [["a"]]}, {"keys": {}}, {"versions": [[]]}, {"versions": 7}, {"computed_with": 1}):
+        manifest.write_bytes(sealed_json(good | change))
+        with pytest.raises(StoreError, match="its manifest lacks keys"):
             Store.open(store)
-    catalog.write_text(json.dumps(good))  # without its seal
+    manifest.write_text(json.dumps(good))  # without its seal
     with pytest.raises(StoreError, match="content_sha256"):
         Store.open(store)
 

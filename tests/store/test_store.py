@@ -13,13 +13,13 @@ import pytest
 from distributed import Client
 
 from qcsurrogate.errors import RecordError, StoreError
-from qcsurrogate.files.atomic import exclusive_lock, sha256
+from qcsurrogate.files.atomic import exclusive_lock, sealed_json, sha256
 from qcsurrogate.generation import generate
 from qcsurrogate.reference.record import FIELDS, ReferenceRecord
 from qcsurrogate.reference.settings import Targets
 from qcsurrogate.store import store as store_module
 from qcsurrogate.store.folder import StoreFolder
-from qcsurrogate.store.hdf5 import StoredArray, write_arrays
+from qcsurrogate.store.manifest import sorted_versions, write_manifest
 from qcsurrogate.store.plan import make_plan
 from qcsurrogate.store.shards import (
     pack_triangle,
@@ -29,6 +29,7 @@ from qcsurrogate.store.shards import (
     write_records,
 )
 from qcsurrogate.store.store import Store
+from qcsurrogate.store.streaming import StoredArray, write_arrays
 from qcsurrogate.store.upkeep import write_shard
 from qcsurrogate.versions import installed_versions
 from tests.store import fakes
@@ -249,8 +250,7 @@ def rewritten(store: Store, **changes: np.ndarray) -> None:
     manifest = store.folder.manifests()[0]
     records = read_records(manifest.path, manifest.keys, store.plan, store.spec)
     digest = write_packed(manifest.path, replace(records, arrays=records.arrays | changes))
-    data = {"keys": list(manifest.keys), "sha256": digest, "versions": installed_versions(["pyscf"])}
-    manifest.path.with_suffix(".json").write_text(json.dumps(data))
+    write_manifest(manifest.path, manifest.keys, digest, sorted_versions(installed_versions(["pyscf"])))
 
 
 @pytest.mark.parametrize(
@@ -286,24 +286,26 @@ def test_a_shard_with_other_contents_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("content", "message"),
     [
-        ("{", "is damaged"),
-        ("[]", "expected a JSON object, got list"),
-        ("{}", "its manifest lacks keys or sha256"),
-        ('{"keys": ["../../x"], "sha256": "0"}', r"said to hold the records \['\.\./\.\./x'\], which are not planned"),
-        ('{"keys": [], "sha256": "0"}', "not complete but 'waiting'"),
-        ("[" * 100_000, "is damaged"),
+        (b"{", "is damaged"),
+        (b"[]", "expected a JSON object, got list"),
+        (b"{}", "content_sha256"),
+        (b"[" * 100_000, "is damaged"),
+        (sealed_json({}), "its manifest lacks keys"),
+        (sealed_json({"keys": [], "sha256": "0", "versions": [{}]}), "its manifest lacks keys"),
+        (
+            sealed_json({"keys": ["../../x"], "sha256": "0", "versions": [{}]}),
+            r"said to hold the records \['\.\./\.\./x'\], which are not planned",
+        ),
     ],
 )
-def test_odd_manifests_are_refused(store_path: Path, text: str, message: str) -> None:
-    before = Store.open(store_path)
-    key = before.folder.manifests()[0].keys[0]
-    (store_path / "shards" / "shard_00000.json").write_text(text)
+def test_odd_manifests_are_refused(store_path: Path, content: bytes, message: str) -> None:
+    (store_path / "shards" / "shard_00000.json").write_bytes(content)
     with pytest.raises(StoreError, match=message):  # noqa: PT012 - opening or reading may be what refuses
         store = Store.open(store_path)
         shard = store.folder.manifests()[0]
-        read_records(shard.path, shard.keys, store.plan, store.spec, shard.digest) if shard.keys else store.read(key)
+        read_records(shard.path, shard.keys, store.plan, store.spec, shard.digest)
 
 
 def test_a_folder_that_is_no_store(tmp_path: Path, store_path: Path) -> None:

@@ -79,7 +79,8 @@ def test_every_problem_is_named(store_copy: Path) -> None:
     assert any(single.name in text for text in found(result, "declaration"))
     assert any("a" * 32 in text for text in found(result, "plan"))
     assert found(result, "twice") == [
-        f"{plan.label(plan.keys[8])}: its record lies in 2 files: shard_00002.h5, shard_00007.h5"
+        f"{plan.label(plan.keys[8])}: its record lies in 2 files: shard_00002.h5, shard_00007.h5; an interrupted "
+        "`consolidate` leaves that: run it again"
     ]
     assert any("shard_00009" in text for text in found(result, "left over"))
     assert not result.sound
@@ -136,13 +137,14 @@ def test_a_store_whose_header_is_damaged_is_still_looked_at(store_copy: Path) ->
     assert shard.name in result.problems[1].where
 
 
-def test_parts_that_are_gone_or_unfinished(store_copy: Path) -> None:
+def test_a_shard_that_is_gone(store_copy: Path) -> None:
     files = consolidate(store_copy, max_bytes=4000, quiet=True).files
-    shutil.copy(files[0], files[0].with_name("part_002_00000.h5"))
+    shutil.copy(files[0].with_suffix(".json"), files[0].with_name("shard_00099.json"))  # its records are elsewhere
+    assert verify(store_copy, quiet=True).sound
     files[1].unlink()
     result = verify(store_copy, quiet=True)
-    assert [p.check for p in result.problems] == ["missing", "left over"]
-    assert "run `generate` to compute them again" in result.problems[0].message
+    assert [(Path(p.where).name, p.check) for p in result.problems] == [(files[1].name, "missing")]
+    assert "records that lie nowhere else; run `generate` to compute them again" in result.problems[0].message
 
 
 def test_the_command_ends_with_5_if_anything_is_wrong(store_copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
