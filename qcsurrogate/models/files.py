@@ -3,8 +3,8 @@
 A model file holds the tensors of ``model.state_dict()`` and, under one metadata key, a
 JSON text with everything that is needed to build the network again and to use it: kind,
 description, method, free atoms, provenance, metrics.  Nothing in it is ever executed and
-there is no pickle fallback: a file is read as bytes, its header is checked against what
-the described network expects, and only then are tensors loaded.
+there is no pickle fallback: safetensors checks the file, and its tensors must be those
+of the network that it describes, which may not grow beyond the file while it is built.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ from __future__ import annotations
 import json
 import math
 import re
-import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
@@ -41,22 +40,10 @@ FORMAT: Final = "qcsurrogate-model"
 FORMAT_VERSION: Final = 1
 
 MAXIMUM_FILE_BYTES: Final = 8 * 2**30
-MAXIMUM_HEADER_BYTES: Final = 32 * 2**20
 MAXIMUM_INTEGER: Final = 2**20
 """No width, count or index in a description is larger."""
 _CONSTANTS_BYTES: Final = 256 * 2**20
 """What a network may hold beside the tensors of its file (Clebsch-Gordan tables and the like)."""
-
-_DTYPES: Final = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}
 
 Builder = Callable[[str, Mapping[str, Any]], "SurrogateModel"]
 """From a kind and a description to an untrained network."""
@@ -146,8 +133,8 @@ def read_metadata(path: str | Path) -> ModelMetadata:
     Raises:
         ModelFileError: as :func:`read_model`.
     """
-    path = Path(path)
-    return _parse_metadata(path, _parse_header(path, _read_bytes(path)))
+    with _opened(Path(path)) as file:
+        return _parse_metadata(Path(path), file.metadata())
 
 
 def read_model(
@@ -173,24 +160,16 @@ def read_model(
             describes has.
     """
     path = Path(path)
-    content = _read_bytes(path)
-    header = _parse_header(path, content)
-    metadata = _parse_metadata(path, header)
-    entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
-    found = {name: _tensor_type(path, name, entry) for name, entry in entries.items()}
+    with _opened(path) as file:
+        metadata = _parse_metadata(path, file.metadata())
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
     _check_integers(path, metadata.description)
-    model = _build(path, metadata, build, budget=len(content))
-    expected = model.state_dict()
-    floats = {found[n][1] for n, t in expected.items() if t.dtype == torch.float32 and n in found}
-    if floats == {torch.float64}:
+    model = _build(path, metadata, build, budget=path.stat().st_size)
+    if {t.dtype for t in tensors.values() if t.is_floating_point()} == {torch.float64}:
         model.double()
-    _check_tensors(path, found, {name: (tuple(t.shape), t.dtype) for name, t in model.state_dict().items()})
+    _check_tensors(path, tensors, model.state_dict())
     if tuple(model.elements) != metadata.elements:
         _refuse(path, f"a network for the elements {metadata.elements}", f"a description for {model.elements}")
-    try:
-        tensors = safetensors.torch.load(content)
-    except safetensors.SafetensorError as error:
-        _refuse(path, "tensors that fill the file without gap or overlap", str(error), error)
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             _refuse(path, "finite weights", f"NaN or infinity in tensor '{name}'")
@@ -205,58 +184,42 @@ def _refuse(path: Path, expected: str, got: str, cause: BaseException | None = N
     ) from cause
 
 
-def _read_bytes(path: Path) -> bytes:
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """The file, of which safetensors has checked that its tensors fill it without gap or overlap."""
     if path.is_dir():
         raise ModelFileError(f"'{path}' is a folder; expected a model file, such as '{path / 'model.safetensors'}'")
     if not path.is_file():
         raise ModelFileError(f"cannot find the model file '{path}'; expected the model.safetensors of a training run")
     try:
-        with path.open("rb") as file:
-            content = file.read(MAXIMUM_FILE_BYTES + 1)
+        if path.stat().st_size > MAXIMUM_FILE_BYTES:
+            _refuse(path, f"at most {MAXIMUM_FILE_BYTES} bytes", "a larger file")
+        with safetensors.safe_open(path, "pt") as file:
+            yield file
     except OSError as error:
         raise ModelFileError(f"cannot read the model file '{path}' ({error.strerror or error})") from error
-    if len(content) > MAXIMUM_FILE_BYTES:
-        _refuse(path, f"at most {MAXIMUM_FILE_BYTES} bytes", "a larger file")
-    return content
+    except safetensors.SafetensorError as error:
+        if path.read_bytes()[:2] in (b"PK", b"\x80\x02", b"\x80\x04"):
+            _refuse(
+                path, "a safetensors file", "a pickle (torch.save), which could run code and is never loaded", error
+            )
+        _refuse(path, "a safetensors file", str(error), error)
 
 
-def _parse_header(path: Path, content: bytes) -> dict[str, Any]:
-    """The JSON header of a safetensors file; tensor entries are not yet checked."""
-    is_pickle = content[:2] == b"PK" or content[:1] == b"\x80"
-    if is_pickle and content[8:9] != b"{":  # the first bytes of a safetensors file are a length: any value
-        _refuse(path, "a safetensors file", "a pickle (torch.save) file, which could run code and is never loaded")
-    if len(content) < 8:
-        _refuse(path, "a safetensors file", f"{len(content)} bytes")
-    (length,) = struct.unpack("<Q", content[:8])
-    if length > min(MAXIMUM_HEADER_BYTES, len(content) - 8):
-        _refuse(path, "a safetensors header inside the file", f"a header of {length} bytes in {len(content)} bytes")
-    header = _parse_json(path, "the safetensors header", content[8 : 8 + length])
-    if not isinstance(header, dict):
-        _refuse(path, "a safetensors header that is a mapping", type(header).__name__)
-    return header
-
-
-def _parse_json(path: Path, what: str, text: str | bytes) -> Any:
-    def no_duplicates(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-        mapping = dict(pairs)
-        if len(mapping) != len(pairs):
-            raise ValueError("a key occurs twice")
-        return mapping
-
+def _parse_json(path: Path, text: str) -> Any:
     def no_constants(name: str) -> NoReturn:
         raise ValueError(f"'{name}' is not a finite number")
 
     try:
-        return json.loads(text, object_pairs_hook=no_duplicates, parse_constant=no_constants)
+        return json.loads(text, parse_constant=no_constants)
     except (ValueError, RecursionError) as error:
-        _refuse(path, f"{what} in JSON", f"{type(error).__name__}: {error}", error)
+        _refuse(path, "metadata in JSON", f"{type(error).__name__}: {error}", error)
 
 
-def _parse_metadata(path: Path, header: Mapping[str, Any]) -> ModelMetadata:
-    texts = header.get("__metadata__")
-    if not isinstance(texts, dict) or not isinstance(texts.get(METADATA_KEY), str):
+def _parse_metadata(path: Path, texts: Mapping[str, str] | None) -> ModelMetadata:
+    if texts is None or METADATA_KEY not in texts:
         _refuse(path, f"metadata '{METADATA_KEY}'", "a safetensors file of another program")
-    data = _parse_json(path, "the metadata", texts[METADATA_KEY])
+    data = _parse_json(path, texts[METADATA_KEY])
     if not isinstance(data, dict) or data.pop("format", None) != FORMAT:
         _refuse(path, f"the format '{FORMAT}'", "another one")
     version = data.pop("format_version", None)
@@ -273,32 +236,17 @@ def _parse_metadata(path: Path, header: Mapping[str, Any]) -> ModelMetadata:
         _refuse(path, f"valid metadata '{where}'", f"{first['msg']}", error)
 
 
-def _tensor_type(path: Path, name: str, entry: object) -> tuple[tuple[int, ...], torch.dtype]:
-    if not isinstance(entry, dict):
-        _refuse(path, f"an entry with dtype, shape and offsets for tensor '{name}'", repr(entry)[:80])
-    dtype, shape = entry.get("dtype"), entry.get("shape")
-    if dtype not in _DTYPES:
-        _refuse(path, f"tensor '{name}' as one of {', '.join(_DTYPES)}", repr(dtype)[:80])
-    if not isinstance(shape, list) or not all(isinstance(n, int) and n >= 0 for n in shape):
-        _refuse(path, f"a shape for tensor '{name}'", repr(shape)[:80])
-    return tuple(shape), _DTYPES[dtype]
-
-
-def _check_tensors(
-    path: Path,
-    found: Mapping[str, tuple[tuple[int, ...], torch.dtype]],
-    expected: Mapping[str, tuple[tuple[int, ...], torch.dtype]],
-) -> None:
+def _check_tensors(path: Path, found: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> None:
     missing = [name for name in expected if name not in found]
     if missing:
         _refuse(path, f"{len(expected)} tensors", f"none for {', '.join(missing[:3])} ({len(missing)} are missing)")
     extra = [name for name in found if name not in expected]
     if extra:
         _refuse(path, f"{len(expected)} tensors", f"also {', '.join(extra[:3])} ({len(extra)} too many)")
-    for name, (shape, dtype) in expected.items():
-        if found[name] != (shape, dtype):
-            got_shape, got_dtype = found[name]
-            _refuse(path, f"tensor '{name}' as {dtype} {shape}", f"{got_dtype} {got_shape}")
+    for name, tensor in expected.items():
+        wanted, got = (f"{t.dtype} {tuple(t.shape)}" for t in (tensor, found[name]))
+        if wanted != got:
+            _refuse(path, f"tensor '{name}' as {wanted}", got)
 
 
 def _check_integers(path: Path, value: object, where: str = "description") -> None:
