@@ -68,13 +68,6 @@ class Equilibrium(BaseModel):
         return Structure(numbers, positions, charge, spin, self.name)  # type: ignore[arg-type]
 
 
-WATER = Equilibrium(
-    name="water",
-    symbols=("O", "H", "H"),
-    positions_angstrom=((0.0, 0.0, 0.1173), (0.0, 0.7572, -0.4692), (0.0, -0.7572, -0.4692)),
-)
-
-
 class Subset(BaseModel):
     """Which structures to keep; every condition given has to hold."""
 

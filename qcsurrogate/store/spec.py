@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -15,15 +16,17 @@ from qcsurrogate.errors import SpecError, suggestion
 from qcsurrogate.files.yaml_model import parse_yaml, read_yaml, validate
 from qcsurrogate.reference.functional import require_functional
 from qcsurrogate.reference.settings import Method, Targets
-from qcsurrogate.sources.kinds import FROZEN, WATER, Number, Seed, Source, ThermalSource, anchor, without_folders
+from qcsurrogate.sources.kinds import FROZEN, Number, Seed, Source, anchor, without_folders
 from qcsurrogate.structures import Structure
 
 SplitName = Literal["train", "validation", "test"]
 SPLIT_NAMES: tuple[SplitName, ...] = ("train", "validation", "test")
 
-
-_WRITTEN_OUT = ("name", "structures", "split", "licence", "citation")
-"""What a spec in a file must say itself; only ``DataSpec()`` has defaults for them."""
+_NEEDED = {
+    "structures": "where they come from, such as {kind: file, path: molecules.xyz}",
+    "method": "the level of theory, such as {xc: pbe, basis: def2-svp}",
+}
+"""What a spec must say; everything else has a default."""
 
 _PACKAGE = Path(__file__).parents[1]
 _INSTALLED, _CHECKOUT = _PACKAGE / "data_specs", _PACKAGE.parent / "data_specs"
@@ -58,6 +61,25 @@ class _Shares(BaseModel):
         return self
 
 
+class AutoSplit(BaseModel):
+    """80, 10 and 10 % of the structures at random, and few structures are divided all the same.
+
+    Of three or more, each part gets at least one; of two, one trains and one validates;
+    a single one trains.
+    """
+
+    model_config = FROZEN
+
+    kind: Literal["auto"]
+    seed: Seed = 0
+
+    def counts(self, n: int) -> tuple[int, int, int]:
+        """How many of ``n`` structures train, validate and test."""
+        tenth = max(1, round(0.1 * n))
+        validation, test = (tenth if n > 1 else 0), (tenth if n > 2 else 0)
+        return n - validation - test, validation, test
+
+
 class RandomSplit(_Shares):
     """Structures at random. With counts, surplus structures are left out of the store."""
 
@@ -89,28 +111,27 @@ class SizeSplit(BaseModel):
     seed: Seed = 0
 
 
-Split = RandomSplit | MoleculeSplit | SizeSplit
+Split = AutoSplit | RandomSplit | MoleculeSplit | SizeSplit
 
 
 class DataSpec(BaseModel):
-    """One dataset. Without arguments: the shipped ``water_thermal``."""
+    """One dataset: structures and method at least."""
 
     model_config = FROZEN
 
     spec_version: Annotated[Literal[1], Field(description="Version of this format; part of every record's key.")] = 1
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,80}$")] = "water_thermal"
-    structures: Annotated[Source, Field(discriminator="kind")] = ThermalSource(
-        kind="thermal", equilibrium=WATER, temperature_kelvin=500.0, count=1000
-    )
-    method: Method = Method()
+    name: Annotated[
+        str, Field(pattern=r"^[A-Za-z0-9._-]{1,80}$", description="Of the dataset; by default that of the spec's file.")
+    ] = "dataset"
+    structures: Annotated[Source, Field(discriminator="kind")]
+    method: Method
     targets: Targets = Targets()
-    split: Annotated[Split, Field(discriminator="kind")] = RandomSplit(
-        kind="random", train=500, validation=100, test=400
-    )
+    split: Annotated[Split, Field(discriminator="kind")] = AutoSplit(kind="auto")
     shard_size: Annotated[int, Field(ge=1, le=10_000, description="Records in one file.")] = 200
-    licence: Annotated[str, Field(description="Licence of the structures (SPDX identifier where there is one).")] = (
-        "CC0-1.0"
-    )
+    licence: Annotated[
+        str,
+        Field(description="Licence of the structures (SPDX identifier where there is one); '' where it is not stated."),
+    ] = ""
     citation: Annotated[str, Field(description="What to cite for the structures.")] = ""
 
     def record_key(self, structure: Structure) -> str:
@@ -152,6 +173,9 @@ def shipped_specs() -> list[str]:
 def load_spec(source: str | Path, overrides: Mapping[str, Any] | None = None) -> DataSpec:
     """A spec from a YAML file, or a shipped one by its name.
 
+    A spec says where its structures come from and how they are computed; what else it
+    does not say is taken from :class:`DataSpec`, its name from that of the file.
+
     Args:
         source: a path, or a name of :func:`shipped_specs`. Relative paths of structures
             in a file are relative to that file's folder; in a shipped spec, to the
@@ -165,16 +189,31 @@ def load_spec(source: str | Path, overrides: Mapping[str, Any] | None = None) ->
     """
     path, folder = _find(source)
     data = read_yaml(path)
+    data.setdefault("name", name_of(path))
+    return make_spec(data, str(path), folder, overrides)
+
+
+def make_spec(data: dict[str, Any], source: str, folder: Path, overrides: Mapping[str, Any] | None = None) -> DataSpec:
+    """A spec from plain data, which are changed: overrides put in, paths made absolute from ``folder``.
+
+    Raises:
+        SpecError: as :func:`load_spec`; ``source`` is what messages call the data.
+    """
     anchor(data.get("structures"), folder)
     for key, value in (overrides or {}).items():
-        _override(data, key, value, str(path))
+        _override(data, key, value, source)
     anchor(data.get("structures"), Path.cwd())
-    spec = _validated(data, str(path))
+    spec = _validated(data, source)
     try:
         require_functional(spec.method.xc)
     except SpecError as error:
-        raise SpecError(f"{path}: {error}") from error
+        raise SpecError(f"{source}: {error}") from error
     return spec
+
+
+def name_of(path: Path) -> str:
+    """What a dataset is called after its file, in letters, digits and ``._-``."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", path.stem)[:80] or "dataset"
 
 
 def parse_spec(text: str, source: str) -> DataSpec:
@@ -218,9 +257,9 @@ def _find(source: str | Path) -> tuple[Path, Path]:
 
 
 def _validated(data: dict[str, Any], source: str) -> DataSpec:
-    missing = [key for key in _WRITTEN_OUT if key not in data]
+    missing = [key for key in _NEEDED if key not in data]
     if missing and not set(data) - set(DataSpec.model_fields):  # an unknown key may be the missing one misspelt
-        raise SpecError(f"{source}: {missing[0]}: missing; expected a value ('' where there is none)")
+        raise SpecError(f"{source}: {missing[0]}: missing; expected {_NEEDED[missing[0]]}")
     return validate(DataSpec, data, source)
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from qcsurrogate.errors import SpecError
 from qcsurrogate.sources.bonds import connectivities
-from qcsurrogate.store.spec import MoleculeSplit, RandomSplit, SizeSplit, Split
+from qcsurrogate.store.spec import AutoSplit, MoleculeSplit, RandomSplit, SizeSplit, Split
 from qcsurrogate.structures import Structure
 
 TRAIN, VALIDATION, TEST, LEFT_OUT = range(4)
@@ -33,6 +33,8 @@ def assign_splits(
         SpecError: if there are too few structures or molecules, or a part that should
             hold some stays empty.
     """
+    if isinstance(split, AutoSplit):
+        return _shuffled_parts(split.counts(len(structures)), False, len(structures), split.seed, "structures")
     if isinstance(split, RandomSplit):
         return _shuffled_parts(split.values, split.are_fractions, len(structures), split.seed, "structures")
     if isinstance(split, SizeSplit):

@@ -42,8 +42,8 @@ from qcsurrogate.generation import generate
 from qcsurrogate.reference.compute import compute_reference
 from qcsurrogate.reference.record import ReferenceRecord
 from qcsurrogate.reference.settings import EvenTempered, Method
-from qcsurrogate.sources.kinds import WATER, DisplacementSource
-from qcsurrogate.store.spec import DataSpec, RandomSplit
+from qcsurrogate.sources.kinds import DisplacementSource
+from qcsurrogate.store.spec import DataSpec, RandomSplit, load_spec
 from qcsurrogate.store.store import Store
 
 ROOT = Path(__file__).parents[2]
@@ -68,9 +68,10 @@ if __name__ == "__main__":
 
 def chaos_spec(count: int) -> DataSpec:
     """Displaced waters in a small basis: a real calculation of a tenth of a second."""
+    water = load_spec("water_demo").structures.equilibrium  # type: ignore[union-attr]
     return DataSpec(
         name="chaos",
-        structures=DisplacementSource(kind="displacement", equilibrium=WATER, sigma_angstrom=0.05, count=count, seed=5),
+        structures=DisplacementSource(kind="displacement", equilibrium=water, sigma_angstrom=0.05, count=count, seed=5),
         method=Method(
             basis="sto-3g", grid_level=0, baseline_grid_level=0, auxiliary_basis=EvenTempered(even_tempered_beta=2.5)
         ),

@@ -26,7 +26,7 @@ import psutil
 
 from qcsurrogate.clusters.settings import running_scheduler
 from qcsurrogate.generation import generate
-from qcsurrogate.sources.kinds import WATER, DisplacementSource
+from qcsurrogate.sources.kinds import DisplacementSource
 from qcsurrogate.store.folder import StoreFolder
 from qcsurrogate.store.plan import make_plan, read_plan, write_plan
 from qcsurrogate.store.spec import DataSpec, RandomSplit
@@ -41,7 +41,9 @@ def spec(count: int) -> DataSpec:
     """Displaced waters in the smallest basis."""
     return DataSpec(
         name="scale",
-        structures=DisplacementSource(kind="displacement", equilibrium=WATER, sigma_angstrom=0.05, count=count, seed=1),
+        structures=DisplacementSource(
+            kind="displacement", equilibrium=fakes.WATER, sigma_angstrom=0.05, count=count, seed=1
+        ),
         method=fakes.CHEAP,
         split=RandomSplit(kind="random", train=0.8, validation=0.1, test=0.1),
     )

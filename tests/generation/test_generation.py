@@ -70,11 +70,10 @@ def test_in_portions_or_at_once_gives_the_same(client: Client, tmp_path: Path, f
 
 
 def test_a_real_reference_end_to_end(client: Client, tmp_path: Path) -> None:
-    equilibrium = DataSpec().structures.equilibrium  # type: ignore[union-attr]
     spec = fakes.spec(
         name="water",
         structures=ThermalSource(
-            kind="thermal", equilibrium=equilibrium, temperature_kelvin=300, count=5, statistics="quantum"
+            kind="thermal", equilibrium=fakes.WATER, temperature_kelvin=300, count=5, statistics="quantum"
         ),
     )
     summary = run(spec, tmp_path / "store", client, calculator=compute_reference)

@@ -22,6 +22,11 @@ from qcsurrogate.store.spec import DataSpec, RandomSplit
 from qcsurrogate.structures import Structure
 
 HYDROGEN = Equilibrium(name="hydrogen", symbols=("H", "H"), positions_angstrom=((0.0, 0.0, 0.0), (0.0, 0.0, 0.74)))
+WATER = Equilibrium(
+    name="water",
+    symbols=("O", "H", "H"),
+    positions_angstrom=((0.0, 0.0, 0.1173), (0.0, 0.7572, -0.4692), (0.0, -0.7572, -0.4692)),
+)
 CHEAP = Method(
     xc="lda",
     basis="sto-3g",

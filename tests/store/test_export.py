@@ -20,7 +20,7 @@ from qcsurrogate import cli
 from qcsurrogate.errors import OutputError, SpecError, StoreError
 from qcsurrogate.reference.compute import compute_reference
 from qcsurrogate.reference.settings import Method, Targets
-from qcsurrogate.sources.kinds import WATER, DisplacementSource
+from qcsurrogate.sources.kinds import DisplacementSource
 from qcsurrogate.sources.readers import read_structures
 from qcsurrogate.store.export.extxyz import export_extxyz
 from qcsurrogate.store.export.qcschema import atomic_result, export_qcschema
@@ -42,7 +42,9 @@ def waters(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """Three water molecules with d functions, forces and core Hamiltonian, by PySCF."""
     spec = DataSpec(
         name="waters",
-        structures=DisplacementSource(kind="displacement", equilibrium=WATER, sigma_angstrom=0.05, count=3, seed=1),
+        structures=DisplacementSource(
+            kind="displacement", equilibrium=fakes.WATER, sigma_angstrom=0.05, count=3, seed=1
+        ),
         method=Method(
             xc="lda",
             basis="def2-svp",

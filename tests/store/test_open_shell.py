@@ -75,7 +75,7 @@ def test_a_restricted_store_holds_what_it_always_held() -> None:
     everything = Targets(density_coefficients=True, core_hamiltonian=True, forces=True)
     names = {field.name for field in stored_fields(fakes.spec(targets=everything))}
     assert names == set(FIELD) - later - {"stability", "on_gpu"}
-    assert [f.name for f in stored_fields(DataSpec())] == [
+    assert [f.name for f in stored_fields(fakes.spec())] == [
         f.name for f in FIELDS if f.name in names - {"core_hamiltonian", "forces"}
     ]
 

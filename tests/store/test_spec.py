@@ -10,10 +10,11 @@ import pytest
 
 from qcsurrogate.errors import SpecError
 from qcsurrogate.files.yaml_model import dump_yaml, parse_yaml
-from qcsurrogate.reference.settings import Targets
+from qcsurrogate.reference.settings import Method, Targets
 from qcsurrogate.sources.collect import collect
 from qcsurrogate.sources.kinds import FileSource
 from qcsurrogate.store.spec import (
+    AutoSplit,
     DataSpec,
     MoleculeSplit,
     differences,
@@ -25,15 +26,13 @@ from qcsurrogate.store.spec import (
 from qcsurrogate.structures import Structure
 from tests.store import fakes
 
+MINIMAL = "structures: {kind: file, path: a.xyz}\nmethod: {xc: pbe, basis: sto-3g}\n"
+
 
 @pytest.fixture(scope="module")
 def water_text() -> str:
     path = Path(__file__).parents[2] / "data_specs" / "water_thermal.yaml"
     return path.read_text()
-
-
-def test_default_is_the_shipped_water() -> None:
-    assert load_spec("water_thermal") == DataSpec()
 
 
 def test_every_shipped_spec_loads_and_says_where_it_comes_from() -> None:
@@ -54,8 +53,38 @@ def test_every_shipped_spec_loads_and_says_where_it_comes_from() -> None:
     assert "Christensen" in load_spec("rmd17_ethanol").citation
 
 
+def test_structures_and_method_are_enough(tmp_path: Path) -> None:
+    path = tmp_path / "my molecules (2).yaml"
+    path.write_text(MINIMAL)
+    spec = load_spec(path)
+    assert spec.name == "my_molecules_2_"
+    assert spec.split == AutoSplit(kind="auto")
+    assert (spec.licence, spec.citation, spec.shard_size, spec.targets) == ("", "", 200, Targets())
+    assert spec.method == Method(xc="pbe", basis="sto-3g")
+    assert spec.structures == FileSource(kind="file", path=str(tmp_path / "a.xyz"))
+    assert load_spec(path, {"name": "mine"}).name == "mine"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("method: {xc: pbe}", r"^a\.yaml: structures: missing; expected where they come from, such as \{kind: file,"),
+        ("structures: {kind: file, path: a.xyz}", r"^a\.yaml: method: missing; expected the level of theory, such as"),
+        ("{}", r"^a\.yaml: structures: missing"),
+        ("structures: {kind: file, path: a.xyz}\nmethd: {xc: pbe}", r"^a\.yaml: methd: unknown key 'methd'; did you"),
+        (
+            MINIMAL + "split: {kind: auto, train: 3}",
+            r"split\.train: unknown key 'train'; expected one of \['kind', 'seed'\]",
+        ),
+    ],
+)
+def test_what_a_spec_has_to_say(text: str, message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        parse_spec(text, "a.yaml")
+
+
 def test_demo_is_the_beginning_of_the_full_water_spec() -> None:
-    full, demo = DataSpec(), load_spec("water_demo")
+    full, demo = load_spec("water_thermal"), load_spec("water_demo")
     changed = {line.split(":")[0] for line in differences(full, demo)}
     assert changed == {"name", "structures.count", "split.train", "split.validation", "split.test"}
 
@@ -77,7 +106,7 @@ def test_qm9_small_is_all_chno_molecules_with_up_to_six_heavy_atoms() -> None:
 
 
 def test_round_trip_through_yaml() -> None:
-    for spec in (DataSpec(), load_spec("qm9_small"), fakes.spec()):
+    for spec in (load_spec("water_thermal"), load_spec("qm9_small"), fakes.spec(), parse_spec(MINIMAL, "text")):
         assert parse_spec(dump_yaml(spec.model_dump(mode="json")), "text") == spec
 
 
@@ -85,6 +114,7 @@ def test_schema_is_json_and_knows_every_key() -> None:
     schema = json.loads(json.dumps(spec_schema()))
     assert set(schema["properties"]) == set(DataSpec.model_fields)
     assert schema["additionalProperties"] is False
+    assert schema["required"] == ["structures", "method"]
 
 
 @pytest.mark.parametrize(
@@ -146,7 +176,8 @@ def test_schema_is_json_and_knows_every_key() -> None:
         ("spec_version: 1", "spec_version: 2", r"spec_version: expected 1, got 2"),
         ("name: water_thermal", "nme: water_thermal", r": nme: unknown key 'nme'; did you mean 'name'\?"),
         ("name: water_thermal", "name: ../../etc", r"name: expected .*got '\.\./\.\./etc'"),
-        ("licence: CC0-1.0", "", r": licence: missing; expected a value"),
+        ("licence: CC0-1.0", "licens: CC0-1.0", r": licens: unknown key 'licens'; did you mean 'licence'\?$"),
+        ("method:", "metod:", r": metod: unknown key 'metod'; did you mean 'method'\?$"),
         ("licence: CC0-1.0", "licence: CC0-1.0\nflavour: sweet", r"flavour: unknown key 'flavour'; expected one of \["),
     ],
 )
@@ -167,7 +198,7 @@ def test_several_mistakes_are_listed_together(water_text: str) -> None:
 
 def test_numbers_and_elements_as_people_write_them(water_text: str) -> None:
     spec = parse_spec(water_text.replace("1.0e-10", "1e-10").replace("count: 1000", "count: 1e3"), "water.yaml")
-    assert spec == DataSpec()
+    assert spec == parse_spec(water_text, "water.yaml")
     assert parse_yaml("symbols: [N, O, No, Y]\nx: 1e-6", "text") == {"symbols": ["N", "O", "No", "Y"], "x": 1e-6}
 
 
@@ -242,6 +273,6 @@ def test_forces_with_the_response_of_the_grid_have_a_key_of_their_own() -> None:
 
 def test_default_key_never_changes() -> None:
     structure = Structure([1, 1], [[0, 0, 0], [0, 0, 1.4]])
-    assert DataSpec().record_key(structure) == "483781deaa476477608afe9d202cb43f", (
+    assert load_spec("water_thermal").record_key(structure) == "483781deaa476477608afe9d202cb43f", (
         "records of existing stores would not be found again; if method or targets changed meaning, raise spec_version"
     )

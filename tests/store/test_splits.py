@@ -9,7 +9,7 @@ from qcsurrogate.errors import SpecError
 from qcsurrogate.sources.bonds import connectivity
 from qcsurrogate.sources.collect import collect
 from qcsurrogate.sources.samplers import sample_displacements
-from qcsurrogate.store.spec import MoleculeSplit, RandomSplit, SizeSplit, load_spec
+from qcsurrogate.store.spec import AutoSplit, MoleculeSplit, RandomSplit, SizeSplit, load_spec
 from qcsurrogate.store.splits import LEFT_OUT, TEST, TRAIN, VALIDATION, assign_splits
 from qcsurrogate.structures import Structure
 
@@ -47,6 +47,24 @@ def test_too_few_structures_are_refused() -> None:
         assign_splits(RandomSplit(kind="random", train=8, validation=2, test=2), hydrogens(10))
     with pytest.raises(SpecError, match=r"split\.validation: 0\.1 of 3 structures is none"):
         assign_splits(RandomSplit(kind="random", train=0.8, validation=0.1, test=0.1), hydrogens(3))
+
+
+@pytest.mark.parametrize(
+    ("n", "expected"),
+    [
+        (1, (1, 0, 0)),
+        (2, (1, 1, 0)),
+        (3, (1, 1, 1)),
+        (5, (3, 1, 1)),
+        (10, (8, 1, 1)),
+        (17, (13, 2, 2)),
+        (1000, (800, 100, 100)),
+    ],
+)
+def test_without_a_split_few_structures_are_divided_too(n: int, expected: tuple[int, ...]) -> None:
+    parts = assign_splits(AutoSplit(kind="auto"), hydrogens(n))
+    assert tuple(np.bincount(parts, minlength=3)) == expected
+    assert n < 10 or (parts != assign_splits(AutoSplit(kind="auto", seed=1), hydrogens(n))).any()
 
 
 def test_connectivity_is_blind_to_order_motion_and_shape() -> None:
