@@ -71,7 +71,9 @@ def test_help_imports_nothing_heavy():
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(cli.__file__).parents[1])
 
 
-@pytest.mark.parametrize("command", ["generate", "status", "inspect", "train", "predict", "compare", "schema", "demo"])
+@pytest.mark.parametrize(
+    "command", ["init", "generate", "status", "inspect", "train", "predict", "compare", "schema", "demo"]
+)
 def test_every_command_has_an_example(run, command):
     code, out, _ = run(command, "--help")
     assert code == 0

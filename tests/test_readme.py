@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from qcsurrogate.cli import EXIT_CODES, build_parser
+from qcsurrogate.store.spec import parse_spec
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 
@@ -42,6 +43,12 @@ def test_commands_and_exit_codes_are_listed():
     assert set(re.findall(r"^\| `(\w+)", table, flags=re.MULTILINE)) == set(commands)
     codes = re.findall(r"^  (\d+) ", EXIT_CODES, flags=re.MULTILINE)
     assert re.findall(r"^\| (\d+) \|", table, flags=re.MULTILINE) == codes
+
+
+def test_the_first_spec_is_all_that_is_needed():
+    spec = parse_spec(blocks("yaml")[0], "README.md")
+    assert (spec.split.kind, spec.licence) == ("auto", "")
+    assert README.index("qcsurrogate init") < README.index("make demo")
 
 
 def test_make_targets_exist():

@@ -16,6 +16,7 @@ from typing import NoReturn
 
 from qcsurrogate.cli.arguments import Parser, say
 from qcsurrogate.cli.dataset import add_card, add_consolidate, add_export, add_merge, add_verify
+from qcsurrogate.cli.init import add_init
 from qcsurrogate.cli.references import add_generate, add_inspect, add_keys, add_retry, add_status
 from qcsurrogate.cli.surrogates import add_compare, add_demo, add_predict, add_schema, add_train
 from qcsurrogate.errors import QCSurrogateError, SpecError
@@ -125,6 +126,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
     for add in (
+        add_init,
         add_generate,
         add_status,
         add_retry,

@@ -128,6 +128,8 @@ def print_tree(data: Mapping[str, Any], indent: str = "") -> None:
 def short(value: Any) -> str:
     if value is None or value in ({}, []):
         return "none"
+    if value == "":
+        return "not stated"
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, list):

@@ -142,11 +142,24 @@ def _generate(options: argparse.Namespace) -> int:
     elif not options.quiet:
         states = ", ".join(f"{n} {state}" for state, n in summary.counts.items() if n)
         print(f"{options.out}: {states}; {summary.computed} computed in {summary.wall_time:.0f} s")
+        if spec.split.kind == "auto":
+            _say_split(options.out)
     if summary.failures:
         say(f"{len(summary.failures)} structures failed; the first: {summary.failures[0].message}")
         say(f"see them with: qcsurrogate status {options.out} --failures")
     nothing = summary.failures and not summary.counts["complete"]
     return ConvergenceError.exit_code if nothing else 0
+
+
+def _say_split(path: str) -> None:
+    """How the structures were divided where the spec does not say."""
+    from qcsurrogate.store.spec import SPLIT_NAMES
+    from qcsurrogate.store.store import Store
+
+    split = Store.open(path).plan.split
+    say("split: " + ", ".join(f"{name} {(split == part).sum()}" for part, name in enumerate(SPLIT_NAMES)))
+    if len(split) < 2:
+        say("enough for labels; training needs at least one structure to train and one to validate on")
 
 
 def _cluster(options: argparse.Namespace) -> ClusterSettings:

@@ -55,7 +55,7 @@ def test_numbers_are_those_of_the_store(partial: Path) -> None:
     assert settings["not_converged"] == "1"
     assert settings["`sigma_angstrom`"] == "0.02"
     assert "1 structures have no record" in card
-    assert "Licence of the structures: CC0-1.0." in card
+    assert "Licence of the structures: not stated." in card
     assert f"`{store.dataset_hash()}`" in card
     for name in ("hamiltonian", "density_coefficients", "energy"):
         assert f"| `{name}`" in card
