@@ -174,6 +174,30 @@ class Domain(BaseModel):
             neighbours=tuple(NeighbourDomain(element=z, least=a, most=b) for z, (a, b) in sorted(counts.items())),
         )
 
+    def joined(self, other: Domain) -> Domain:
+        """The domain of the structures of both."""
+        pairs = {p.elements: p for p in self.pairs}
+        for p in other.pairs:
+            own = pairs.get(p.elements, p)
+            pairs[p.elements] = PairDomain(
+                elements=p.elements,
+                shortest=min(own.shortest, p.shortest),
+                longest=max(own.longest, p.longest),
+                bins=tuple(sorted({*own.bins, *p.bins})),
+            )
+        neighbours = {n.element: n for n in self.neighbours}
+        for n in other.neighbours:
+            near = neighbours.get(n.element, n)
+            least, most = min(near.least, n.least), max(near.most, n.most)
+            neighbours[n.element] = NeighbourDomain(element=n.element, least=least, most=most)
+        return Domain(
+            states=tuple(sorted({*self.states, *other.states})),
+            atoms=(min(self.atoms[0], other.atoms[0]), max(self.atoms[1], other.atoms[1])),
+            electrons=(min(self.electrons[0], other.electrons[0]), max(self.electrons[1], other.electrons[1])),
+            pairs=tuple(pairs[kind] for kind in sorted(pairs)),
+            neighbours=tuple(neighbours[z] for z in sorted(neighbours)),
+        )
+
     def assess(self, structure: Structure) -> DomainVerdict:
         """What of a molecule lies outside, the worst kinds first; no calculation is needed."""
         return DomainVerdict(known=True, findings=tuple(self._findings(structure)))

@@ -15,12 +15,13 @@ from qcsurrogate.domain import Domain
 from qcsurrogate.errors import TrainingError
 from qcsurrogate.models.base import SurrogateModel
 from qcsurrogate.models.files import ModelMetadata
-from qcsurrogate.reference.atoms import free_atoms_to_dict
+from qcsurrogate.reference.atoms import FreeAtoms, free_atoms, free_atoms_to_dict
 from qcsurrogate.registry import Quantity, find_quantity
 from qcsurrogate.store.spec import SplitName
 from qcsurrogate.store.store import Store
 from qcsurrogate.training.config import RunConfig, load_run_config
 from qcsurrogate.training.loop import CONFIG_NAME, TrainingData, TrainingResult, train
+from qcsurrogate.training.origin import ORIGIN_NAME, Beginning
 from qcsurrogate.versions import installed_versions
 
 _PACKAGES = ("qcsurrogate", "torch", "e3nn", "numpy", "pyscf")
@@ -33,9 +34,16 @@ def train_surrogate(
     *,
     config: str | Path | None = None,
     overrides: Sequence[str] = (),
+    origin: str | Path | None = None,
     quiet: bool = False,
 ) -> TrainingResult:
     """Train a model on a store, or go on where an earlier start in ``out`` stopped.
+
+    With ``origin`` a model is fine-tuned. Its weights, its network, the statistics of its
+    labels and its baseline stay; kinds of pairs that it never saw take their statistics from
+    the store. The store must have its basis and no element that it does not know. The new
+    model's domain is that of both training sets, or, where the store is of another level of
+    theory, that of the store alone.
 
     Args:
         kind: name of a quantity, such as ``hamiltonian`` or ``density``.
@@ -44,6 +52,8 @@ def train_surrogate(
         config: YAML file with the sections ``model`` and ``training``; without one the run's own
             ``config.yaml`` if ``out`` holds a run, else defaults.
         overrides: texts ``section.key=value`` that win over the file.
+        origin: model file, or folder of a run, to begin with instead of random weights; the run
+            keeps a copy of it, and need not be told again.
         quiet: say nothing.
 
     Raises:
@@ -51,25 +61,65 @@ def train_surrogate(
         StoreError: if the store cannot be read, or lacks what this kind is trained on.
         TrainingError: if the run cannot start, resume or go on.
     """
-    quantity = find_quantity(kind)
-    own = Path(out) / CONFIG_NAME
+    quantity, out = find_quantity(kind), Path(out)
+    own = out / CONFIG_NAME
     source = own if config is None and own.is_file() else config
-    run = load_run_config(quantity.settings, source, overrides)
+    beginning = None if origin is None else Beginning.read(origin, quantity)
+    settings = None if beginning is None else beginning.settings
+    run = load_run_config(quantity.settings, source, overrides, model=settings)
+    run, beginning = _begun(run, beginning, out, quantity)
     opened = Store.open(store)
     model, train_data, validation_data = _model_and_data(
-        quantity, run, opened, progress=not quiet and sys.stderr.isatty()
+        quantity, run, opened, beginning, progress=not quiet and sys.stderr.isatty()
     )
+    notes: list[str] = []
+    if beginning is not None:
+        notes = beginning.adopt(model, opened.path)
+        if changes := beginning.level_changes(opened.spec.method):
+            notes.append(
+                f"another level of theory ({'; '.join(changes)}): the model will stand for that of the store, and its "
+                "domain is that of the store alone"
+            )
+        model = beginning.model.to(torch.float64 if run.training.precision == 64 else torch.float32)
+        beginning.copy_to(out)
     domain = Domain.fit(opened.structure(key) for key in opened.keys("train"))
+    unknown = free_atoms(set(model.elements) - set(opened.atoms), opened.spec.method)  # known to the origin alone
+    atoms = {z: (unknown | dict(opened.atoms))[z] for z in model.elements}
     return train(
         model,
         train_data,
         validation_data,
         run,
         out,
-        on_metadata=partial(_metadata, model, opened, domain),
+        on_metadata=partial(_metadata, model, opened, domain, beginning, atoms),
         dataset_hash=opened.dataset_hash(),
+        notes=notes,
         quiet=quiet,
     )
+
+
+def _begun(
+    run: RunConfig[Any], beginning: Beginning | None, out: Path, quantity: Quantity
+) -> tuple[RunConfig[Any], Beginning | None]:
+    """A run's configuration and the model it begins with: the one given now, or that of the run in ``out``."""
+    own = out / CONFIG_NAME
+    recorded = load_run_config(quantity.settings, own).origin if own.is_file() else run.origin
+    if beginning is None and recorded is not None:
+        copy = out / ORIGIN_NAME
+        beginning = Beginning.read(copy if copy.is_file() else recorded.path, quantity)
+    if beginning is None:
+        return run, None
+    if recorded is not None and recorded.sha256 != beginning.record.sha256:
+        raise TrainingError(
+            f"'{out}' began with the model '{recorded.path}', and '{beginning.path}' is another; expected the same to "
+            "go on, or another folder"
+        )
+    if recorded is None and own.is_file():
+        raise TrainingError(
+            f"'{out}' holds a run that began with random weights, not with '{beginning.path}'; expected another folder"
+        )
+    beginning.require_settings(run.model.model_dump(mode="json"))
+    return run.model_copy(update={"origin": recorded or beginning.record}), beginning
 
 
 def config_schema(kind: str) -> dict[str, Any]:
@@ -79,10 +129,13 @@ def config_schema(kind: str) -> dict[str, Any]:
 
 
 def _model_and_data(
-    quantity: Quantity, run: RunConfig[Any], store: Store, *, progress: bool
+    quantity: Quantity, run: RunConfig[Any], store: Store, beginning: Beginning | None, *, progress: bool
 ) -> tuple[SurrogateModel, TrainingData, TrainingData]:
     """An untrained model with the statistics of its training set, the training and the validation data."""
     elements = _elements(store, "train")
+    if beginning is not None:
+        beginning.require_store(store.path, store.spec.method, elements | _elements(store, "validation"))
+        elements = set(beginning.model.elements)
     if unseen := sorted(_elements(store, "validation") - elements):
         symbols = ", ".join(chemical_symbols[z] for z in unseen)
         raise TrainingError(
@@ -108,21 +161,31 @@ def _elements(store: Store, split: SplitName) -> set[int]:
 
 
 def _metadata(
-    model: SurrogateModel, store: Store, domain: Domain, metrics: Mapping[str, float], provenance: Mapping[str, Any]
+    model: SurrogateModel,
+    store: Store,
+    domain: Domain,
+    beginning: Beginning | None,
+    atoms: FreeAtoms,
+    metrics: Mapping[str, float],
+    provenance: Mapping[str, Any],
 ) -> ModelMetadata:
     """What a model file says about itself and where it comes from."""
-    atoms = {z: store.atoms[z] for z in model.elements}
+    method, training = store.spec.method, dict(provenance)
+    seen: Domain | None = domain
+    if beginning is not None:
+        seen = beginning.domain(domain, method, provenance["step"])
+        training["origin"] = beginning.provenance()
     return ModelMetadata(
         kind=model.kind,
         description=model.description(),
-        method=store.spec.method,
+        method=method,
         atoms=free_atoms_to_dict(atoms),
         spec=store.spec.identity(),
         dataset_hash=store.dataset_hash(),
         elements=model.elements,
         units=dict(find_quantity(model.kind).units),
-        training=dict(provenance),
+        training=training,
         metrics=dict(metrics),
         versions=installed_versions(_PACKAGES),
-        domain=domain,
+        domain=seen,
     )

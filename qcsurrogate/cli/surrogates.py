@@ -44,6 +44,12 @@ def add_train(commands: Commands) -> None:
         metavar="RUN",
         help="folder of the run; an existing one is continued with its own settings, or to a larger training.steps",
     )
+    parser.add_argument(
+        "--from",
+        dest="origin",
+        metavar="MODEL",
+        help="fine-tune this model: a model file, or the folder of a run; not repeated when the run goes on",
+    )
     parser.add_argument("--config", metavar="YAML", help="file with the sections model and training")
     add_set(parser, "a setting", "training.steps=8000")
     add_quiet(parser)
@@ -134,7 +140,13 @@ def _train(options: argparse.Namespace) -> int:
     from qcsurrogate.pipeline import train_surrogate
 
     result = train_surrogate(
-        options.kind, options.store, options.out, config=options.config, overrides=options.set, quiet=options.quiet
+        options.kind,
+        options.store,
+        options.out,
+        config=options.config,
+        overrides=options.set,
+        origin=options.origin,
+        quiet=options.quiet,
     )
     data = {
         "model": None if result.model_path is None else str(result.model_path),

@@ -60,17 +60,31 @@ class TrainingConfig(BaseModel):
     tensorboard: Annotated[bool, Field(description="Write TensorBoard files too (extra 'tensorboard').")] = False
 
 
+class Origin(BaseModel):
+    """A model file that a run begins with."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    path: Annotated[str, Field(min_length=1, description="Where it lay; the run keeps a copy.")]
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$", description="Of its content.")]
+
+
 class RunConfig(BaseModel, Generic[Settings]):
-    """A whole run: the network and its training."""
+    """A whole run: the network, its training, and the model it begins with, if there is one."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: Settings
     training: TrainingConfig = TrainingConfig()
+    origin: Annotated[Origin | None, Field(description="Written by --from: what is fine-tuned.")] = None
 
 
 def load_run_config(
-    model_settings: type[Settings], path: str | Path | None = None, overrides: Sequence[str] = ()
+    model_settings: type[Settings],
+    path: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    *,
+    model: Mapping[str, Any] | None = None,
 ) -> RunConfig[Settings]:
     """The configuration of a run.
 
@@ -78,16 +92,28 @@ def load_run_config(
         model_settings: the pydantic model of the ``model:`` section.
         path: a YAML file with sections ``model`` and ``training``; defaults without one.
         overrides: texts ``section.key=value``, the value in YAML; they win over the file.
+        model: settings of the network where the file does not say them, instead of the defaults.
 
     Raises:
         SpecError: if the file cannot be read, or for an unknown key or an impossible value.
     """
     data: Mapping[str, Any] = {} if path is None else read_yaml(Path(path))
+    data = _merged({"model": model or {}}, data)
     for text in overrides:
         data = _overridden(data, text)
     source = "the training options" if path is None else f"'{path}'"
     config_type: type[RunConfig[Settings]] = RunConfig[model_settings]  # type: ignore[valid-type]
-    return validate(config_type, {"model": {}, **data}, source)
+    return validate(config_type, data, source)
+
+
+def _merged(first: Mapping[str, Any], then: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested mappings, the second winning."""
+    both = {
+        key: _merged(first[key], then[key])
+        for key in first.keys() & then.keys()
+        if isinstance(first[key], Mapping) and isinstance(then[key], Mapping)
+    }
+    return {**first, **then, **both}
 
 
 def _overridden(data: Mapping[str, Any], text: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import io
 import json
 import math
 import platform
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -101,6 +102,7 @@ def train(
     *,
     on_metadata: MakeMetadata,
     dataset_hash: str,
+    notes: Sequence[str] = (),
     quiet: bool = False,
 ) -> TrainingResult:
     """Train ``model``, or go on where an earlier start in ``out`` stopped.
@@ -117,13 +119,18 @@ def train(
     With ``training.patience`` a run is finished when so many validations in a row were
     not better than the best; a larger patience lets it go on.
 
+    A run whose configuration names an ``origin`` begins with the weights that ``model``
+    has: they are validated, and are the best model until a better one is found.
+
     Args:
-        model: untrained, with its normalisation set; holds the latest weights afterwards.
+        model: with its normalisation set, untrained unless it is fine-tuned; holds the latest
+            weights afterwards.
         train_data, validation_data: neither may be empty.
         config: of network and training.
         out: the run's folder, made if it does not exist.
         on_metadata: makes the metadata of a model file from metrics and provenance.
         dataset_hash: identity of the data; a resumed run must have the same.
+        notes: what to tell when the run begins.
         quiet: say nothing.
 
     Raises:
@@ -152,10 +159,12 @@ def train(
                 earlier.config = _with_new_defaults(earlier.config, config)
                 _check_same_run(out, earlier, progress)
                 if earlier.finished and _is_over(earlier, config.training):
+                    if not quiet:
+                        print(f"training {model.kind}: {_why_over(earlier, config.training)}", file=sys.stderr)
                     return _result(out, earlier)
             try:
                 run = _Run(model, train_data, validation_data, config.training, out, on_metadata, progress)
-                return run.go(quiet=quiet)
+                return run.go(notes, quiet=quiet)
             finally:
                 torch.set_num_threads(threads)
 
@@ -200,7 +209,7 @@ class _Run:
         self._began = time.monotonic(), time.process_time()
         self._spent_before = self.progress.wall_time, self.progress.cpu_time
 
-    def go(self, *, quiet: bool) -> TrainingResult:
+    def go(self, notes: Sequence[str], *, quiet: bool) -> TrainingResult:
         """Take all steps that are left."""
         progress, config = self.progress, self.config
         write_atomically(self.out / CONFIG_NAME, dump_yaml(progress.config).encode())
@@ -219,6 +228,11 @@ class _Run:
             for name, data in (("training", self.train_data), ("validation", self.validation_data)):
                 if len(data) < FEW_MOLECULES:
                     reporter.say(f"the {name} set holds only {_molecules(len(data))}: {_MEANING_OF_FEW[name]}")
+            if progress.step == 0:
+                for note in notes:
+                    reporter.say(note)
+                if progress.config["origin"] is not None:
+                    reporter.validated(0, self._validate_origin(), best=True)
             while not progress.finished:
                 loss = self._step()
                 reporter.stepped(progress.step, loss)
@@ -228,10 +242,7 @@ class _Run:
                     reporter.validated(progress.step, row, best=progress.best_step == progress.step)
                     progress.finished = _is_over(progress, config)
                     if progress.finished and progress.step < config.steps:
-                        reporter.say(
-                            f"finished early after step {progress.step}: {config.patience} validations were not "
-                            f"better than that of step {progress.best_step}"
-                        )
+                        reporter.say(_why_over(progress, config))
                 out_of_time = config.max_minutes is not None and self._minutes() >= config.max_minutes
                 stop = out_of_time or interrupts.received is not None
                 if progress.finished or stop or progress.step % config.checkpoint_every == 0:
@@ -280,6 +291,13 @@ class _Run:
         self.average.update(self.model, self.progress.step)
         return value
 
+    def _validate_origin(self) -> dict[str, float]:
+        """The row of step 0, and its model; the training loss is that of the first batch."""
+        batch = self.train_data.batch(self.sampler.indices(0)).to(self.fabric.device)
+        with torch.no_grad():
+            self.progress.loss_sum, self.progress.loss_count = float(self.average.network.loss(batch)), 1
+        return self._validate()
+
     def _validate(self) -> dict[str, float]:
         """Validate the average; adds a row to the table and writes the model if it is the best."""
         progress, model = self.progress, self.average.network
@@ -291,7 +309,7 @@ class _Run:
             "time_s": progress.wall_time,
             "cpu_time_s": progress.cpu_time,
             "train_loss": progress.loss_sum / progress.loss_count,
-            "learning_rate": self._learning_rate(progress.step - 1),
+            "learning_rate": self._learning_rate(max(progress.step - 1, 0)),
             **{f"validation_{name}": value for name, value in errors.items()},
         }
         for name, value in row.items():
@@ -372,6 +390,16 @@ def _is_over(progress: Progress, config: TrainingConfig) -> bool:
     return progress.step >= config.steps or (config.patience is not None and since_best >= config.patience)
 
 
+def _why_over(progress: Progress, config: TrainingConfig) -> str:
+    """Why a run is finished, and how it would go on."""
+    if progress.step >= config.steps:
+        return f"all {config.steps} steps were taken; --set training.steps=N with a larger N goes on"
+    return (
+        f"finished early after step {progress.step} of {config.steps}: {config.patience} validations were not better "
+        f"than that of step {progress.best_step}; --set training.patience=N with a larger N, or null, goes on"
+    )
+
+
 def _check_same_run(out: Path, earlier: Progress, now: Progress) -> None:
     pairs = {
         "configuration": (_that_must_agree(earlier.config, now.config), _that_must_agree(now.config, now.config)),
@@ -400,17 +428,19 @@ def _with_new_defaults(earlier: dict[str, Any], config: RunConfig[Any]) -> dict[
         return {
             "model": _plain(type(config.model).model_validate(earlier["model"])),
             "training": _plain(TrainingConfig.model_validate(earlier["training"])),
+            "origin": earlier.get("origin"),
         }
     except ValidationError:
         return earlier  # a key has gone; the comparison names it
 
 
 def _that_must_agree(config: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration without what may have changed: harmless settings, and a number of steps that has grown."""
+    """A configuration without what may have changed: harmless settings, a number of steps that has grown, a path."""
     training = {key: value for key, value in config["training"].items() if key not in HARMLESS_KEYS}
     if training.get("steps", 0) <= now["training"]["steps"]:
         training["steps"] = now["training"]["steps"]
-    return {**config, "training": training}
+    origin = config.get("origin")
+    return {**config, "training": training, "origin": origin and origin["sha256"]}
 
 
 def _result(out: Path, progress: Progress) -> TrainingResult:

@@ -69,9 +69,9 @@ class Reporter:
             self._bar.set_postfix_str(self._fitting(self._latest))
         else:
             mark = " (best)" if best else ""
-            rate = self._rate(step, time.monotonic())
+            rate = f", {self._rate(step, time.monotonic())}" if step > self._start else ""
             self._line(
-                f"step {step}/{self._steps}, loss {row['train_loss']:.3e}, validation {self._latest}{mark}, {rate}"
+                f"step {step}/{self._steps}, loss {row['train_loss']:.3e}, validation {self._latest}{mark}{rate}"
             )
         if self._writer is not None:
             for name, value in row.items():

@@ -32,6 +32,8 @@ def run_tiny(
     config: RunConfig[TinySettings] | None = None,
     train_data: TinyData | None = None,
     dataset_hash: str = "tiny",
+    *,
+    quiet: bool = True,
 ) -> TrainingResult:
     """One start of a run in ``out``, from a fresh network."""
     config = config or tiny_config()
@@ -50,7 +52,7 @@ def run_tiny(
         out,
         on_metadata=on_metadata,
         dataset_hash=dataset_hash,
-        quiet=True,
+        quiet=quiet,
     )
 
 

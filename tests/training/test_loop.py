@@ -248,11 +248,27 @@ def test_a_run_is_given_more_steps(tmp_path: Path) -> None:
         run_tiny(tmp_path / "a", tiny_config(steps=40))
 
 
-def test_patience_ends_a_run_and_more_of_it_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_patience_ends_a_run_and_more_of_it_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     values = iter([5.0, 2.0, 3.0, 2.0, 4.0, 6.0])
     monkeypatch.setattr(TinyModel, "errors", lambda self, batch: {"hamiltonian_mae": (torch.tensor(next(values)), 1)})
     result = run_tiny(tmp_path, tiny_config(patience=2))
     assert (result.finished, result.steps, result.best_step) == (True, 44, 22)
     assert run_tiny(tmp_path, tiny_config(patience=2)) == result
+    assert capfd.readouterr().err == ""
+    assert run_tiny(tmp_path, tiny_config(patience=2), quiet=False) == result
+    assert capfd.readouterr().err == (
+        "training hamiltonian: finished early after step 44 of 60: 2 validations were not better than that of step 22; "
+        "--set training.patience=N with a larger N, or null, goes on\n"
+    )
     further = run_tiny(tmp_path, tiny_config(patience=3))
     assert (further.finished, further.steps, further.best_step) == (True, 55, 22)
+
+
+def test_a_finished_run_says_how_it_would_go_on(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    run_tiny(tmp_path, tiny_config(steps=11))
+    run_tiny(tmp_path, tiny_config(steps=11), quiet=False)
+    assert capfd.readouterr().err == (
+        "training hamiltonian: all 11 steps were taken; --set training.steps=N with a larger N goes on\n"
+    )

@@ -1,0 +1,199 @@
+"""Fine-tuning: a run that begins with the weights and conventions of a model file."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from ase.data import chemical_symbols
+from pydantic import ValidationError
+
+from qcsurrogate.basis import BasisSet, same_functions
+from qcsurrogate.domain import Domain
+from qcsurrogate.errors import StoreError, TrainingError
+from qcsurrogate.files.atomic import make_folder, write_atomically
+from qcsurrogate.models.base import SurrogateModel
+from qcsurrogate.models.files import ModelMetadata, read_model
+from qcsurrogate.models.statistics import Standardisation
+from qcsurrogate.reference.settings import Method
+from qcsurrogate.registry import Quantity
+from qcsurrogate.training.config import Origin, changed_keys
+from qcsurrogate.training.loop import MODEL_NAME
+
+ORIGIN_NAME: Final = "origin.safetensors"
+"""The model file that a run began with, copied into its folder."""
+
+_NO_LEVEL_OF_THEORY: Final = frozenset({"charge", "spin", "auxiliary_basis"})
+"""Of a method: what structures say themselves, and functions that are compared one by one."""
+
+
+@dataclass(frozen=True, eq=False)
+class Beginning:
+    """A model that a run begins with.
+
+    Attributes:
+        path: where it was read now.
+        record: what the run's configuration says of it.
+        model: the network; its statistics and bases are kept.
+        metadata: what its file says.
+        settings: those of the network, as plain data.
+    """
+
+    path: Path
+    record: Origin
+    model: SurrogateModel
+    metadata: ModelMetadata
+    settings: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, path: str | Path, quantity: Quantity) -> Beginning:
+        """From a model file or the folder of a run.
+
+        Raises:
+            ModelFileError: if the file cannot be used.
+            TrainingError: if it holds a model of another quantity, or does not say its settings.
+        """
+        path = Path(path)
+        path = path / MODEL_NAME if path.is_dir() else path
+        model, metadata = read_model(path)
+        if metadata.kind != quantity.name:
+            raise TrainingError(
+                f"'{path}' holds a {metadata.kind} model; expected a {quantity.name} model to begin with"
+            )
+        try:
+            settings = quantity.settings.model_validate(metadata.training["config"]["model"]).model_dump(mode="json")
+        except (KeyError, TypeError, ValidationError) as error:
+            raise TrainingError(
+                f"'{path}' does not say with which settings of the network it was trained; expected the file of a run"
+            ) from error
+        record = Origin(path=str(path.absolute()), sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+        return cls(path, record, model, metadata, settings)
+
+    def copy_to(self, run: Path) -> None:
+        """Keep the file in the folder of the run, which then needs no other."""
+        copy = run / ORIGIN_NAME
+        if not copy.is_file():
+            try:
+                make_folder(run)
+                write_atomically(copy, self.path.read_bytes())
+            except StoreError as error:
+                raise TrainingError(f"training cannot start: {error}") from error
+
+    def require_settings(self, settings: Mapping[str, Any]) -> None:
+        """Refuse other settings of the network.
+
+        Raises:
+            TrainingError: naming the first.
+        """
+        if changes := changed_keys(self.settings, settings, "model."):
+            raise TrainingError(
+                f"'{self.path}' has other settings of the network ({changes[0]}); expected its own: leave them out, or "
+                "train without --from"
+            )
+
+    def require_store(self, store: Path, method: Method, elements: set[int]) -> None:
+        """Refuse a store that the network cannot learn from.
+
+        Args:
+            store: its folder.
+            method: of the store.
+            elements: atomic numbers of what trains and validates.
+
+        Raises:
+            TrainingError: for elements, a basis or a baseline other than the model's.
+        """
+        if new := sorted(elements - set(self.model.elements)):
+            raise TrainingError(
+                f"the store '{store}' holds {_symbols(new)}, which the model '{self.path}' was not made for (it knows "
+                f"{_symbols(self.model.elements)}); expected no new element: train without --from"
+            )
+        self._require_basis(method.orbital_basis(elements), self.model.orbital_basis, str(store))
+        if method.baseline != self.metadata.method.baseline:
+            raise TrainingError(
+                f"the model '{self.path}' corrects the baseline '{self.metadata.method.baseline}', the store '{store}' "
+                f"has '{method.baseline}' (method.baseline); expected the same"
+            )
+
+    def _require_basis(self, found: BasisSet, own: BasisSet, store: str) -> None:
+        if not same_functions(found, own):
+            other = "" if found.name != own.name else ", with other functions"
+            raise TrainingError(
+                f"the model '{self.path}' was made for the basis '{own.name}', the store '{store}' has '{found.name}'"
+                f"{other}; expected the same: generate with that basis, or train without --from"
+            )
+
+    def adopt(self, fresh: SurrogateModel, store: Path) -> list[str]:
+        """Make the model ready for a store: its own statistics are kept, those that it lacks are taken.
+
+        Args:
+            fresh: an untrained model with the statistics of the store.
+            store: its folder.
+
+        Returns:
+            What is to be told about it.
+
+        Raises:
+            TrainingError: if the labels of the store are not those of the model.
+        """
+        own, found = self.model.output_basis, fresh.output_basis
+        if own is not None and found is not None:
+            self._require_basis(found, own, str(store))
+        if changes := changed_keys(_conventions(self.model), _conventions(fresh)):
+            raise TrainingError(
+                f"the labels of the store '{store}' are not those of the model '{self.path}' ({changes[0]}); expected "
+                "the same: train without --from"
+            )
+        statistics = {name: m for name, m in fresh.named_modules() if isinstance(m, Standardisation)}
+        taken = []
+        for name, module in self.model.named_modules():
+            if isinstance(module, Standardisation) and name in statistics:
+                unknown, known = not module.scale.any(), statistics[name].scale.any()
+                if unknown and known:
+                    module.load_state_dict(statistics[name].state_dict())
+                    taken.append(name.rpartition(".")[2])
+        told = [f"begins with '{self.path}', trained on '{self.metadata.spec.get('name')}'"]
+        if taken:
+            kinds = ", ".join("-".join(_symbols([int(z)]) for z in name.split("_")) for name in taken)
+            told.append(f"the model has never seen {kinds}: mean and spread of their labels are those of this store")
+        return told
+
+    def level_changes(self, method: Method) -> list[str]:
+        """Lines for what makes the store another level of theory than the model's."""
+        old, new = self.metadata.method.key_content(), method.key_content()
+        return [c for c in changed_keys(old, new) if c.partition(":")[0].partition(".")[0] not in _NO_LEVEL_OF_THEORY]
+
+    def domain(self, store: Domain, method: Method, step: int) -> Domain | None:
+        """What the model has seen after some steps on a store: both, if they are of one level of theory.
+
+        Before the first step that is what it saw before; of another level, or of a file that
+        does not say it, nothing is known then, and later what the store holds.
+        """
+        before = None if self.level_changes(method) else self.metadata.domain
+        if step == 0:
+            return before
+        return store if before is None else before.joined(store)
+
+    def provenance(self) -> dict[str, Any]:
+        """What a model file says of the model it came from."""
+        spec, training = self.metadata.spec, self.metadata.training
+        return {
+            "sha256": self.record.sha256,
+            "data": spec.get("name"),
+            "dataset_hash": self.metadata.dataset_hash,
+            "licence": spec.get("licence"),
+            "citation": spec.get("citation"),
+            "step": training.get("step"),
+            "origin": training.get("origin"),
+        }
+
+
+def _conventions(model: SurrogateModel) -> dict[str, Any]:
+    """A description without bases, which are compared by their functions, and settings, which are compared before."""
+    return {k: v for k, v in model.description().items() if k != "settings" and not k.endswith("_basis")}
+
+
+def _symbols(atomic_numbers: Any) -> str:
+    return ", ".join(chemical_symbols[z] for z in atomic_numbers)
