@@ -175,6 +175,7 @@ def _metadata(
     if beginning is not None:
         seen = beginning.domain(domain, method, provenance["step"])
         training["origin"] = beginning.provenance()
+        training["config"] = provenance["config"] | {"origin": None}  # said above, without folders of this machine
     return ModelMetadata(
         kind=model.kind,
         description=model.description(),

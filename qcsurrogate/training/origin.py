@@ -75,7 +75,7 @@ class Beginning:
     def copy_to(self, run: Path) -> None:
         """Keep the file in the folder of the run, which then needs no other."""
         copy = run / ORIGIN_NAME
-        if not copy.is_file():
+        if self.path.resolve() != copy.resolve():
             try:
                 make_folder(run)
                 write_atomically(copy, self.path.read_bytes())
@@ -180,6 +180,7 @@ class Beginning:
         """What a model file says of the model it came from."""
         spec, training = self.metadata.spec, self.metadata.training
         return {
+            "file": Path(self.record.path).name,
             "sha256": self.record.sha256,
             "data": spec.get("name"),
             "dataset_hash": self.metadata.dataset_hash,

@@ -36,6 +36,9 @@ def test_a_quantity_from_outside_goes_through_every_stage(toy, tiny_store, water
     assert_equivariant(surrogate.model.double(), [water])
     assert np.isfinite(surrogate.predict(water).energy)
 
+    finer = ["train", "toy_energy", str(tiny_store), "--out", str(tmp_path / "finer"), "--from", str(run)]
+    assert main([*finer, *training, "--quiet"]) == 0
+
     out = tmp_path / "toy.npz"
     assert main(["predict", str(run), str(water_xyz), "--out", str(out), "--quiet"]) == 0
     with np.load(out, allow_pickle=False) as arrays:
