@@ -49,6 +49,9 @@ _SETTINGS: Mapping[str, _Lines] = {
 }
 """Common settings by section: key, an example where there is no default, comment."""
 
+_FASTEST = 0.2
+"""Of what the cost model expects before it has learnt: the least that a molecule took in trials (0.22 to 0.47)."""
+
 
 def add_init(commands: Commands) -> None:
     parser = command(
@@ -161,16 +164,17 @@ def _sentences(facts: Mapping[str, Any]) -> list[str]:
         values = facts[name]
         return ", ".join(values if len(values) == 1 else (f"{value} ({n})" for value, n in values.items()))
 
-    n, report = facts["structures"], ", ".join(f"{what} {n}" for what, n in facts["report"].items())
+    n, seconds = facts["structures"], facts["estimated_core_seconds"]
+    report = ", ".join(f"{what} {n}" for what, n in facts["report"].items())
     parts = ", ".join(f"{name} {n}" for name, n in facts["split"].items())
     lines = [
         f"{n} structure{'s' * (n != 1)} of {', '.join(facts['elements'])}: {span('atoms')}, {span('orbitals')} "
         f"({report}).",
         f"Charge: {counted('charges')}. Unpaired electrons: {counted('unpaired_electrons')}.",
         f"Split: {parts}.",
-        f"Rough cost, before anything was measured: {_duration(facts['estimated_core_seconds'])} of one core. It is "
-        "guessed from sizes alone: in trials small molecules took 0.2 to 0.5 of it; slow cores, large and difficult "
-        "molecules take longer. `qcsurrogate status` estimates from what is done.",
+        f"Rough cost: {_duration(_FASTEST * seconds)} to {_duration(seconds)} of one core, guessed from sizes before "
+        "anything was measured; small molecules took 0.2 to 0.5 of the upper end in trials, difficult ones may exceed "
+        "it. `qcsurrogate status` estimates from what is done.",
     ]
     if set(facts["unpaired_electrons"]) != {"0"}:
         lines.insert(2, "Open shells: the method is unrestricted, and models learn closed shells only so far.")
