@@ -72,6 +72,11 @@ class MoleculeSplit(_Shares):
     1.25 times the sum of the covalent radii), *formula* (charge and formula), or *group*
     (a file's own: ``groups`` of an npz file, ``group`` of extended xyz; of samplers, the
     molecule they started from).
+
+    With *connectivity*, a structure in several pieces may be a stretched form of any of
+    its formula and charge, so it makes one molecule of all of them, and structures of one
+    group are one molecule too. What distances cannot tell is taken for another molecule:
+    an opened ring, a moved proton. Where such geometries occur, take *group* or *formula*.
     """
 
     kind: Literal["by_molecule"]

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from qcsurrogate.errors import SpecError
-from qcsurrogate.sources.bonds import connectivities
+from qcsurrogate.sources.bonds import connectivities_and_pieces
 from qcsurrogate.store.spec import MoleculeSplit, RandomSplit, SizeSplit, Split
 from qcsurrogate.structures import Structure
 
@@ -84,13 +86,44 @@ def _by_size(split: SizeSplit, structures: Sequence[Structure]) -> NDArray[np.in
 
 
 def _molecules(split: MoleculeSplit, structures: Sequence[Structure], groups: Sequence[str] | None) -> list[str]:
+    """A label for every structure; those with the same one are the same molecule."""
     if split.identity == "group":
-        if groups is None:
+        if groups is None or not all(groups):
             raise SpecError(
                 "split.identity: 'group' needs groups: an npz file with an array 'groups' (one entry per structure), "
                 "`group=...` in every comment line of an xyz file, or a sampler; or take connectivity or formula"
             )
         return list(groups)
     if split.identity == "formula":
-        return [f"{s.formula} {s.charge}" for s in structures]
-    return connectivities(structures)
+        return [_formula(s) for s in structures]
+    return connected_molecules(structures, groups)
+
+
+def connected_molecules(structures: Sequence[Structure], groups: Sequence[str] | None = None) -> list[str]:
+    """A label for every structure; the same for those that may be the same molecule.
+
+    The same molecule are structures of equal connectivity; a structure in several pieces,
+    and so perhaps one that was stretched until its bonds broke, and all structures of its
+    formula and charge; and structures of the same group that is not empty. What is true of
+    a and b, and of b and c, is true of a and c. The order of structures is nothing.
+    """
+    bonds, pieces = connectivities_and_pieces(structures)
+    broken = {_formula(structures[i]) for i in np.flatnonzero(pieces > 1)}
+    nodes = {("bonds", label): i for i, label in enumerate(dict.fromkeys(bonds))}
+    links: set[tuple[int, int]] = set()
+    for i, label in enumerate(bonds):
+        others = [("formula", _formula(structures[i]))] if broken else []
+        others = [other for other in others if other[1] in broken]
+        others += [("group", groups[i])] if groups is not None and groups[i] else []
+        links.update((nodes["bonds", label], nodes.setdefault(other, len(nodes))) for other in others)
+    rows, columns = np.array(sorted(links), dtype=np.int64).reshape(-1, 2).T
+    graph = coo_array((np.ones(len(rows)), (rows, columns)), shape=(len(nodes), len(nodes)))
+    _, owner = connected_components(graph, directed=False)
+    smallest: dict[int, str] = {}
+    for label in sorted(set(bonds)):
+        smallest.setdefault(int(owner[nodes["bonds", label]]), label)
+    return [smallest[int(owner[nodes["bonds", label]])] for label in bonds]
+
+
+def _formula(structure: Structure) -> str:
+    return f"{structure.formula} {structure.charge}"
