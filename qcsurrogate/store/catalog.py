@@ -156,24 +156,22 @@ def write_catalog(catalog: Catalog, plan_digest: str) -> None:
     write_atomically(catalog.folder / CATALOG_NAME, sealed_json(content))
 
 
-def read_catalog(folder: Path, plan_digest: str, n_planned: int) -> Catalog | None:
-    """The catalog of a store, or None if it was never consolidated.
+def read_catalog(folder: Path, plan_digests: Sequence[str], n_planned: int) -> Catalog:
+    """The catalog of a store that was consolidated.
 
     Args:
         folder: the store's folder of consolidated files.
-        plan_digest: SHA-256 of the store's plan.
+        plan_digests: SHA-256 of the store's plan, and of those that it continues.
         n_planned: number of structures in the plan.
 
     Raises:
         StoreError: if catalog or index are damaged, or belong to another plan.
     """
     path = folder / CATALOG_NAME
-    if not path.is_file():
-        return None
     data = read_sealed_json(path)
     if data.get("catalog_version") != CATALOG_VERSION:
         raise StoreError(f"'{path}' has version {data.get('catalog_version')!r}; this version reads {CATALOG_VERSION}")
-    if data.get("plan_sha256") != plan_digest:
+    if data.get("plan_sha256") not in plan_digests:
         raise StoreError(f"'{path}' belongs to another plan than the store's; expected the files of one store")
     try:
         generation = _count(data["generation"])

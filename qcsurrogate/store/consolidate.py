@@ -38,7 +38,8 @@ from qcsurrogate.store.catalog import (
     write_catalog,
     write_leftovers,
 )
-from qcsurrogate.store.folder import Header, StoreFolder
+from qcsurrogate.store.folder import StoreFolder
+from qcsurrogate.store.header import Header, copy_plan_and_spec, write_header
 from qcsurrogate.store.plan import Plan
 from qcsurrogate.store.progress import Progress
 from qcsurrogate.store.raw import RAW_SUFFIX
@@ -103,14 +104,15 @@ def consolidate(
     target.prepare()
     with exclusive_lock(target.lock_file), closing(Store.open(source.path)) as store:
         _require_records(store, store.keys())
-        begin_copy(source, target)
+        require_place_for(target, store.plan)
+        copy_plan_and_spec(source.path, target.path, store.header)
         made_with = made_with_of(source, store.header)
         catalog = write_parts(
             target, store.plan, store.spec, store.keys(), _packed_of(store), max_bytes, made_with=made_with, quiet=quiet
         )
-        write_catalog(catalog, sha256(read_limited(target.plan_file, 2**40)))
+        write_catalog(catalog, store.header.plan_digest)
         copy_failures([source], target, [key for key in store.plan.keys if store.state_of(key) != "complete"])
-        copy_header(source, target)
+        write_header(target.path, store.header)
         return _result(Path(out), catalog, _record_bytes(source))
 
 
@@ -135,7 +137,7 @@ def _in_place(folder: StoreFolder, path: Path, max_bytes: int, quiet: bool) -> C
             quiet=quiet,
         )
         write_leftovers(folder.path, generation, _superfluous(folder, old, store.plan))
-        write_catalog(catalog, folder.plan_digest())
+        write_catalog(catalog, store.header.plan_digest)
     sweep_leftovers(folder.path)
     return _result(path, catalog, before)
 
@@ -252,16 +254,15 @@ def _cut(sizes: NDArray[np.int64], max_bytes: int) -> list[int]:
     return stops
 
 
-def begin_copy(source: StoreFolder, target: StoreFolder) -> None:
-    """Copy plan and spec to a folder that is to become a store of the same plan.
+def require_place_for(target: StoreFolder, plan: Plan) -> None:
+    """Whether a folder is no store yet, or one of this plan.
 
     Raises:
-        StoreError: if the folder is a store of something else, or cannot be written.
+        StoreError: if it is a store of something else.
     """
-    if target.is_planned and target.plan_digest() != source.plan_digest():
+    there = target.read_header().plan if target.is_planned else plan
+    if there.keys != plan.keys or not np.array_equal(there.split, plan.split):
         raise StoreError(f"'{target.path}' is a store of another plan; expected a new or empty folder")
-    for name in (source.spec_file.name, source.plan_file.name):
-        write_atomically(target.path / name, read_limited(source.path / name, 2**40))
 
 
 def copy_failures(sources: Sequence[StoreFolder], target: StoreFolder, keys: Sequence[str]) -> None:
@@ -277,15 +278,6 @@ def copy_failures(sources: Sequence[StoreFolder], target: StoreFolder, keys: Seq
                 write_atomically(target.path / path.parent.name / path.name, read_limited(path, 2**24))
             if known:
                 break
-
-
-def copy_header(source: StoreFolder, target: StoreFolder) -> None:
-    """Copy the header, with which a folder becomes a store.
-
-    Raises:
-        StoreError: if it cannot be written.
-    """
-    write_atomically(target.header_file, read_limited(source.header_file, 2**26))
 
 
 def made_with_of(folder: StoreFolder, header: Header) -> tuple[MadeWith, ...]:

@@ -15,13 +15,13 @@ from qcsurrogate.store.agreement import differences_of
 from qcsurrogate.store.catalog import MadeWith, write_catalog
 from qcsurrogate.store.consolidate import (
     DEFAULT_MAX_BYTES,
-    begin_copy,
     copy_failures,
-    copy_header,
     made_with_of,
+    require_place_for,
     write_parts,
 )
 from qcsurrogate.store.folder import StoreFolder
+from qcsurrogate.store.header import copy_plan_and_spec, write_header
 from qcsurrogate.store.progress import Progress
 from qcsurrogate.store.shards import RecordFile
 from qcsurrogate.store.spec import differences
@@ -95,13 +95,14 @@ def merge(
 
         target.prepare()
         stack.enter_context(exclusive_lock(target.lock_file))
-        begin_copy(folders[0], target)
+        require_place_for(target, first.plan)
+        copy_plan_and_spec(folders[0].path, target.path, first.header)
         made_with = _made_with(folders, stores)
         catalog = write_parts(target, first.plan, first.spec, keys, packed, max_bytes, made_with=made_with, quiet=quiet)
-        write_catalog(catalog, folders[0].plan_digest())
+        write_catalog(catalog, first.header.plan_digest)
         missing = [key for key in first.plan.keys if key not in owner]
         copy_failures(folders, target, missing)
-        copy_header(folders[0], target)
+        write_header(target.path, first.header)
     taken = tuple(int(n) for n in np.bincount([owner[key] for key in keys], minlength=len(stores)))
     return Merge(Path(out), len(keys), taken, repeated, len(missing))
 

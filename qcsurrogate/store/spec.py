@@ -83,6 +83,25 @@ class MoleculeSplit(_Shares):
     identity: Literal["connectivity", "formula", "group"] = "connectivity"
 
 
+class HashSplit(_Shares):
+    """By a seeded hash of each structure's ``identity``, whatever else is in the store.
+
+    So a store that grows, in whatever steps and order, has the parts of one made at once;
+    the fractions are met on average only. Identities: *formula* (charge and formula: no
+    molecule is divided, however it is stretched, broken or rearranged), *group* (as of
+    ``by_molecule``), or *structure* (each by itself, for frames of one molecule).
+    """
+
+    kind: Literal["by_hash"]
+    identity: Literal["formula", "group", "structure"] = "formula"
+
+    @model_validator(mode="after")
+    def _fractions(self) -> HashSplit:
+        if not self.are_fractions:
+            raise ValueError(f"train, validation, test = {self.values}; by_hash expects fractions that add up to 1")
+        return self
+
+
 class SizeSplit(BaseModel):
     """Train and validate on small molecules, test on all larger ones."""
 
@@ -94,7 +113,7 @@ class SizeSplit(BaseModel):
     seed: Seed = 0
 
 
-Split = RandomSplit | MoleculeSplit | SizeSplit
+Split = RandomSplit | MoleculeSplit | HashSplit | SizeSplit
 
 
 class DataSpec(BaseModel):
@@ -240,6 +259,8 @@ def _override(data: dict[str, Any], key: str, value: Any, source: str) -> None:
 
 
 def _flatten(data: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(data, list) and any(isinstance(value, dict) for value in data):
+        data = dict(enumerate(data))
     if not isinstance(data, dict):
         return {prefix: data}
     flat: dict[str, Any] = {}

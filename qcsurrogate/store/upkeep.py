@@ -23,8 +23,9 @@ from qcsurrogate.files.atomic import (
     write_atomically,
 )
 from qcsurrogate.store.catalog import sweep_leftovers
-from qcsurrogate.store.folder import PACKAGES, StoreFolder, names_in, stems_in
+from qcsurrogate.store.folder import StoreFolder, names_in, stems_in
 from qcsurrogate.store.hdf5 import MAXIMUM_FILE_BYTES, damaged
+from qcsurrogate.store.header import PACKAGES, read_digests, revision_in
 from qcsurrogate.store.plan import Plan
 from qcsurrogate.store.raw import RAW_SUFFIX
 from qcsurrogate.store.shards import RecordFile, merge, read_records, write_packed
@@ -117,6 +118,10 @@ def clean(folder: StoreFolder) -> Leftovers:
         for name in names_in(place):
             if name.endswith(TEMPORARY_SUFFIX):
                 remove_quietly(place / name)
+    newest = len(read_digests(folder.path)) if folder.is_planned else 0
+    for name in names_in(folder.path):
+        if newest and (revision_in(name) or 0) > newest:  # of a store that died before it had grown
+            remove_quietly(folder.path / name)
     given_out = [number for name in names_in(folder.batches) if (number := _shard_number(name)) is not None]
     for name in names_in(folder.batches):
         remove_quietly(folder.batches / name)

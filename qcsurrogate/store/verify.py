@@ -20,7 +20,9 @@ from qcsurrogate.reference.density_fit import charges
 from qcsurrogate.reference.record import ReferenceRecord
 from qcsurrogate.store.agreement import Difference, differences_of
 from qcsurrogate.store.catalog import Catalog
-from qcsurrogate.store.folder import PACKAGES, Header, StoreFolder
+from qcsurrogate.store.folder import StoreFolder
+from qcsurrogate.store.header import PACKAGES, Header, plan_file, revision_in
+from qcsurrogate.store.plan import read_plan
 from qcsurrogate.store.progress import Progress
 from qcsurrogate.store.raw import RAW_SUFFIX
 from qcsurrogate.store.slices import RecordSlices
@@ -155,6 +157,7 @@ def verify(
     sources = list(_sources(folder, header, result))
     result.files = len(sources)
     _check_keys(header, sources, result)
+    _check_earlier(folder, header, result)
     _check_folder(folder, header, result)
     complete = {key for source in sources for key in source.keys if key in header.plan.index}
     result.complete = len(complete)
@@ -231,6 +234,21 @@ def _check_keys(header: Header, sources: Iterable[_Source], result: Verification
             result.report(header.plan.label(key), "twice", f"its record lies in {len(paths)} files: {names}")
 
 
+def _check_earlier(folder: StoreFolder, header: Header, result: Verification) -> None:
+    """Earlier plans, where they are still there, are the beginning of the present one."""
+    for revision, extent in enumerate(header.earlier, start=1):
+        path, n = plan_file(folder.path, revision), extent.n_structures
+        if not path.is_file():
+            continue
+        try:
+            plan = read_plan(path, extent.plan_digest)
+        except StoreError as error:
+            result.report(path, "earlier plan", error)
+        else:
+            if plan.keys != header.plan.keys[:n] or not np.array_equal(plan.split, header.plan.split[:n]):
+                result.report(path, "earlier plan", "its structures and parts are not the first of the present plan")
+
+
 def _check_folder(folder: StoreFolder, header: Header, result: Verification) -> None:
     """What a process left that died, while nobody works in the store."""
     if is_locked(folder.lock_file):
@@ -238,6 +256,9 @@ def _check_folder(folder: StoreFolder, header: Header, result: Verification) -> 
     for place in (folder.path, *folder.folders):
         for path in sorted(place.glob(f"*{TEMPORARY_SUFFIX}")) if place.is_dir() else ():
             result.report(path, "left over", "an unfinished file; the next `generate` or `consolidate` removes it")
+    for path in sorted(folder.path.iterdir()):
+        if (revision_in(path.name) or 0) > header.revision:
+            result.report(path, "left over", "of a store that did not come to grow; the next `generate` removes it")
     known = {path.name for path in folder.consolidated.glob("*.h5")} if folder.consolidated.is_dir() else set()
     try:
         catalog = folder.catalog(header.plan)

@@ -20,7 +20,7 @@ from qcsurrogate.sources.collect import collect
 from qcsurrogate.sources.kinds import Source
 from qcsurrogate.sources.readers import read_structures
 from qcsurrogate.sources.selection import geometric_duplicates
-from qcsurrogate.store.folder import source_digest
+from qcsurrogate.store.header import source_digest
 from qcsurrogate.store.plan import make_plan
 from qcsurrogate.store.spec import DataSpec, MoleculeSplit, RandomSplit, load_spec, parse_spec
 from qcsurrogate.structures import Structure
