@@ -193,9 +193,9 @@ def _origin(header: Header) -> str:
             "How the structures were collected:",
             _table(("setting", "value"), collected),
             *counted,
-            *_grown(header),
             "How they were divided:",
             _table(("setting", "value"), split),
+            *_grown(header),
             f"Licence of the structures: {spec.licence or 'not stated'}.",
             f"To cite for the structures: {spec.citation or 'nothing stated'}.",
             "To cite for the calculations: PySCF (Sun et al., J. Chem. Phys. 2020, 153, 024109).",
@@ -208,10 +208,8 @@ def _grown(header: Header) -> list[str]:
     if sizes[0] == sizes[-1]:
         return []
     how = how_grown(header.spec)
-    return [
-        f"It was begun with {sizes[0]:,} structures and has grown to {_listed(f'{n:,}' for n in sizes[1:])}."
-        + (f" How it is divided: {how}." if how else "")
-    ]
+    grown = f"It was begun with {sizes[0]:,} structures and has grown to {_listed(f'{n:,}' for n in sizes[1:])}."
+    return [f"{grown} The split {how}." if how else grown]
 
 
 def _loading(store: Store) -> str:

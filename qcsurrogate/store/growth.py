@@ -48,7 +48,7 @@ def resumed(folder: StoreFolder, spec: DataSpec, say: Callable[[str], None]) -> 
     plan, collected = make_plan_and_report(spec, header.plan)
     say("structures: " + ", ".join(f"{what} {n}" for what, n in collected.items()))
     n_new, surplus = len(plan) - len(header.plan), collected.get("left out: more than the split asks for", 0)
-    say(f"store grows: {n_new} new structures, {len(header.plan)} kept")
+    say(f"store grows: {n_new} new structure{'s' * (n_new != 1)}, {len(header.plan)} kept")
     if surplus:
         say(f"split: {surplus} structures are more than its counts ask for; raise them to take in more")
     if n_new and (how := how_grown(spec)):

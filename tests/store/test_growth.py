@@ -420,7 +420,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     for n in (2, 3):
         file.write_text("".join(f"2\n\nH 0 0 0\nH 0 0 {0.7 + 0.02 * i}\n" for i in range(n)))
         assert cli.main(["generate", spec, "--out", str(tmp_path / "steps"), "--workers", "1"]) == 0
-    assert "store grows: 1 new structures, 2 kept" in capsys.readouterr().err
+    assert "store grows: 1 new structure, 2 kept" in capsys.readouterr().err
     assert cli.main(["generate", spec, "--out", str(tmp_path / "once"), "--workers", "1", "--quiet"]) == 0
     steps, once = Store.open(tmp_path / "steps"), Store.open(tmp_path / "once")
     assert steps.plan.keys == once.plan.keys
@@ -488,7 +488,7 @@ def test_headers_that_lie_are_refused(
         Store.open(store)
 
 
-def test_verify_looks_at_earlier_plans_and_leftovers(begun: tuple[Path, Path], tmp_path: Path) -> None:
+def test_verify_looks_at_earlier_plans_and_leftovers(begun: tuple[Path, Path], tmp_path: Path, client: Client) -> None:
     store = Path(shutil.copytree(begun[0], tmp_path / "store"))
     assert verify(store, quiet=True, records=0).problems == []
     shutil.copy(store / "plan_002.h5", store / "plan_003.h5")
@@ -498,3 +498,13 @@ def test_verify_looks_at_earlier_plans_and_leftovers(begun: tuple[Path, Path], t
     (store / "plan.h5").unlink()
     assert len(verify(store, quiet=True, records=0).problems) == 1
     assert json.loads((store / "store.json").read_text())["earlier"][0]["structures"] == 4
+    shutil.copy(store / "spec.yaml", store / "spec_004.yaml")
+    gone = spec_of(tmp_path / begun[1].name)  # a file that is not there any more: nothing has changed
+    assert run(gone, store, client).counts["complete"] == 6
+    assert sorted(path.name for path in store.iterdir() if path.is_file() and path.suffix != ".json") == [
+        "lock",
+        "plan_002.h5",
+        "spec.yaml",
+        "spec_002.yaml",
+    ]
+    assert verify(store, quiet=True, records=0).problems == []
