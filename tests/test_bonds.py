@@ -10,9 +10,9 @@ import pytest
 from ase.data import covalent_radii
 from rdkit import Chem
 from rdkit.Chem import rdDistGeom
-from scipy.sparse.csgraph import shortest_path
+from scipy.sparse.csgraph import connected_components, shortest_path
 
-from qcsurrogate.sources.bonds import bonded, bonds_between, connectivities, connectivity
+from qcsurrogate.sources.bonds import bonded, bonds_between, connectivities, connectivities_and_pieces, connectivity
 from qcsurrogate.sources.collect import collect
 from qcsurrogate.sources.samplers import sample_displacements
 from qcsurrogate.store.spec import load_spec
@@ -96,3 +96,10 @@ def test_shortest_ways_are_scipys_and_pieces_stay_apart() -> None:
         assert (between[np.isinf(expected)] == 2**13).all()
         reached[bool(np.isinf(expected).any())] += 1
     assert reached[True] > 3
+
+
+def test_pieces_are_scipys() -> None:
+    structures = [*QM9[:50], *random_clusters(200)]
+    found = connectivities_and_pieces(structures)[1]
+    np.testing.assert_array_equal(found, [connected_components(bonded(s))[0] for s in structures])
+    assert found.max() > 2

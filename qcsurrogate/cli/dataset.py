@@ -57,7 +57,7 @@ def add_merge(commands: Commands) -> None:
     parser = command(
         commands,
         "merge",
-        "make one store of all records of several stores with equal specs",
+        "make one store of all structures and records of several stores of equal method",
         "qcsurrogate merge all water_node1 water_node2",
         run=_merge,
     )

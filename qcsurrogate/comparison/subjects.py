@@ -176,7 +176,10 @@ def differences(subject: Subject, store: Store) -> list[str]:
     free = {s: atom for s, atom in free_atoms_to_dict(store.atoms).items() if s in shared}
     if any(subject.surrogate.metadata.atoms.get(s) != atom for s, atom in free.items()):
         notes.append("the free atoms of model and store differ")
-    if subject.surrogate.metadata.dataset_hash != store.dataset_hash():
+    trained_on = subject.surrogate.metadata.dataset_hash
+    if size := store.size_before(trained_on):
+        notes.append(f"trained on this store when it had {size} of its {len(store.plan)} structures, in the same parts")
+    elif trained_on != store.dataset_hash():
         notes.append(
             "trained on other data than this store: whether it has seen these molecules in training is not known"
         )

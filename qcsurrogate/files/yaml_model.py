@@ -185,7 +185,9 @@ def _walk(model: type[BaseModel], loc: Sequence[str | int]) -> tuple[list[str], 
             if part in _SCALAR_TAGS:
                 continue
             parents = models
-        elif not isinstance(part, int):
+        elif isinstance(part, int):
+            annotation = next(iter(_members(annotation)), annotation)
+        else:
             continue
         path.append(str(part))
     return path, parents
@@ -199,6 +201,15 @@ def _models(annotation: Any) -> Iterator[type[BaseModel]]:
             yield from _models(argument)
 
 
+def _members(annotation: Any) -> Iterator[Any]:
+    """What the tuples of an annotation hold."""
+    if get_origin(annotation) is tuple:
+        yield get_args(annotation)[0]
+    elif get_origin(annotation) in (Union, types.UnionType, Annotated):
+        for argument in get_args(annotation):
+            yield from _members(argument)
+
+
 def _tag_of(model: type[BaseModel]) -> list[str]:
     return [str(t) for t in get_args(model.model_fields["kind"].annotation)] if "kind" in model.model_fields else []
 
@@ -206,6 +217,8 @@ def _tag_of(model: type[BaseModel]) -> list[str]:
 def _tags(model: type[BaseModel], loc: Sequence[str | int]) -> list[str]:
     annotation: Any = model
     for part in loc:
+        if isinstance(part, int):
+            annotation = next(iter(_members(annotation)), annotation)
         holder = next((m for m in _models(annotation) if part in m.model_fields), None)
         if holder is not None:
             annotation = holder.model_fields[str(part)].annotation

@@ -24,7 +24,8 @@ from qcsurrogate.files.atomic import remove_quietly
 from qcsurrogate.generation.batches import CostModel, Queue, seconds_left, size_measures
 from qcsurrogate.generation.worker import Orders, Outcome, blame_for_lost_worker, compute_batch, gather_records
 from qcsurrogate.interrupts import Interrupts
-from qcsurrogate.store.folder import Header, StoreFolder
+from qcsurrogate.store.folder import StoreFolder
+from qcsurrogate.store.header import Header
 from qcsurrogate.store.journal import SLOWEST_KEPT, Journal, SlowStructure, now, read_journal, write_journal
 from qcsurrogate.store.plan import write_plan
 from qcsurrogate.store.progress import Progress

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
+import numpy as np
 from distributed import Client
 
 from qcsurrogate.clusters.allocation import Allocation, taking_part
@@ -33,11 +34,13 @@ from qcsurrogate.reference.atoms import free_atoms
 from qcsurrogate.reference.compute import compute_reference
 from qcsurrogate.reference.kohn_sham import build_molecule, build_scf
 from qcsurrogate.store.failures import Failure, checked_limits
-from qcsurrogate.store.folder import Header, State, StoreFolder, source_digest
+from qcsurrogate.store.folder import State, StoreFolder
+from qcsurrogate.store.growth import resumed
+from qcsurrogate.store.header import Header
 from qcsurrogate.store.plan import make_plan_and_report
 from qcsurrogate.store.progress import Progress
 from qcsurrogate.store.shards import read_records
-from qcsurrogate.store.spec import DataSpec, differences
+from qcsurrogate.store.spec import SPLIT_NAMES, DataSpec, HashSplit
 from qcsurrogate.store.store import Store
 from qcsurrogate.store.upkeep import clean
 
@@ -78,6 +81,8 @@ def generate(
 ) -> GenerationSummary:
     """Compute the reference records of a spec, or go on where an earlier call stopped.
 
+    A store whose spec or structure files have come to have more structures grows by them.
+
     Args:
         spec: what to compute.
         out: the store's folder; on a cluster, one that every worker sees.
@@ -100,10 +105,15 @@ def generate(
     Raises:
         StoreError: if the folder cannot be written or holds something else, if the disk
             is full, or if another process generates into it.
-        SpecError: if the spec does not fit, or is not the one the store was begun with.
+        SpecError: if the spec does not fit, or is not the one the store was begun with, but for added structures.
         StructureError, BasisError, ConvergenceError: if no plan can be made.
         ClusterError: if the cluster does not start, or its scheduler is lost.
     """
+
+    def say(text: str) -> None:
+        if not quiet:
+            print(text, file=sys.stderr, flush=True)
+
     start = perf_counter()
     if threads < 1 or (n_workers is not None and n_workers < 1) or (limit is not None and limit < 0):
         raise SpecError(f"threads = {threads}, n_workers = {n_workers}, limit = {limit}; expected positive numbers")
@@ -119,7 +129,7 @@ def generate(
         folder.prepare()
         with exclusive_lock(folder.lock_file):
             leftovers = clean(folder)
-            header = _resumed(spec, folder) if folder.is_planned else _planned(spec, folder, quiet)
+            header = (resumed if folder.is_planned else _planned)(folder, spec, say)
             pending = _undamaged_pending(folder, header)
             driver = Driver(folder, header, orders, pending, leftovers.next_shard)
             todo, alone = _todo(folder, header, leftovers.interrupted, retry_failed)
@@ -127,7 +137,7 @@ def generate(
                 progress = Progress(len(todo), spec.name, quiet)
                 with (
                     contextlib.closing(progress),
-                    _connection(client, settings, folder, quiet, allocation) as connection,
+                    _connection(client, settings, folder, say, allocation) as connection,
                 ):
                     driver.compute(todo, alone, connection, progress)
             driver.finish()
@@ -136,34 +146,17 @@ def generate(
     return GenerationSummary(Path(out), store.counts(), driver.n_complete, failures, perf_counter() - start)
 
 
-def _planned(spec: DataSpec, folder: StoreFolder, quiet: bool) -> Header:
-    if not quiet:
-        print(f"planning {spec.name}", file=sys.stderr, flush=True)
+def _planned(folder: StoreFolder, spec: DataSpec, say: Callable[[str], None]) -> Header:
+    say(f"planning {spec.name}")
     plan, collected = make_plan_and_report(spec)
-    if not quiet:
-        print("structures: " + ", ".join(f"{what} {n}" for what, n in collected.items()), file=sys.stderr, flush=True)
+    say("structures: " + ", ".join(f"{what} {n}" for what, n in collected.items()))
+    if isinstance(spec.split, HashSplit):
+        sizes = zip(SPLIT_NAMES, np.bincount(plan.split, minlength=len(SPLIT_NAMES)).tolist(), strict=True)
+        say("split by hash: " + ", ".join(f"{name} {n}" for name, n in sizes))
     build_scf(build_molecule(plan.structures[0], spec.method), spec.method)  # an unknown functional fails here
     atoms = free_atoms(plan.elements, spec.method)
     folder.write_header(spec, plan, atoms, collected)
     return folder.read_header()
-
-
-def _resumed(spec: DataSpec, folder: StoreFolder) -> Header:
-    header = folder.read_header()
-    changes = differences(header.spec, spec)
-    if changes:
-        raise SpecError(
-            f"'{folder.path}' was begun with another spec; expected the same. Changed:\n  "
-            + "\n  ".join(changes)
-            + "\nGenerate into another folder, or take the changes back."
-        )
-    digest = source_digest(spec)
-    if digest is not None and digest != folder.source_digest():
-        raise SpecError(
-            f"structures.path: the file's content is not that from which '{folder.path}' was planned; expected the "
-            "same file. Generate into another folder, or put the file back."
-        )
-    return header
 
 
 def _undamaged_pending(folder: StoreFolder, header: Header) -> set[str]:
@@ -194,26 +187,25 @@ def _todo(
 
 @contextlib.contextmanager
 def _connection(
-    client: Client | None, settings: ClusterSettings, folder: StoreFolder, quiet: bool, allocation: Allocation | None
+    client: Client | None,
+    settings: ClusterSettings,
+    folder: StoreFolder,
+    say: Callable[[str], None],
+    allocation: Allocation | None,
 ) -> Iterator[Connection]:
     """To the workers of the caller's client, which the caller looks after, or of the cluster that is wanted."""
-
-    def log(text: str) -> None:
-        if not quiet:
-            print(text, file=sys.stderr, flush=True)
-
     if client is not None:
         yield Connection(client)
         return
     with contextlib.ExitStack() as stack:
         try:
             check_writable(folder.scratch)
-            connection = stack.enter_context(connected(settings, folder.scratch, log, allocation))
+            connection = stack.enter_context(connected(settings, folder.scratch, say, allocation))
         except ClusterError as error:
             trouble = disk_trouble_behind(error)
             if trouble is None:
                 raise
             raise cannot_write(Path(trouble.filename or folder.scratch), trouble) from error
         if connection.dashboard is not None:
-            log(f"dashboard: {connection.dashboard}")
+            say(f"dashboard: {connection.dashboard}")
         yield connection

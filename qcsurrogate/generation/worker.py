@@ -26,6 +26,7 @@ from qcsurrogate.reference.record import ReferenceRecord
 from qcsurrogate.reference.settings import Method, Targets
 from qcsurrogate.store.failures import Cause, cause_of, read_failure
 from qcsurrogate.store.folder import StoreFolder
+from qcsurrogate.store.header import read_method
 from qcsurrogate.store.plan import Plan, read_plan
 from qcsurrogate.store.shards import write_records
 from qcsurrogate.store.spec import DataSpec
@@ -134,7 +135,7 @@ def gather_records(path: str, name: str, number: int) -> int:
 
 @lru_cache(maxsize=2)
 def _method(path: str, _modified: int) -> tuple[DataSpec, FreeAtoms]:
-    return StoreFolder(Path(path)).read_method()
+    return read_method(Path(path))
 
 
 def worker_resources(orders: Orders) -> Resources:

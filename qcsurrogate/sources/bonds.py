@@ -45,16 +45,25 @@ def connectivity(structure: Structure) -> str:
 
 def connectivities(structures: Sequence[Structure]) -> list[str]:
     """:func:`connectivity` of many structures, those of equal size together."""
+    return connectivities_and_pieces(structures)[0]
+
+
+def connectivities_and_pieces(structures: Sequence[Structure]) -> tuple[list[str], NDArray[np.int64]]:
+    """:func:`connectivity` of many structures, and (n,) the number of pieces that no bond holds together."""
     hashes = [""] * len(structures)
-    for _, indices in equal_sizes(np.array([len(s) for s in structures], dtype=np.int64)):
+    pieces = np.zeros(len(structures), dtype=np.int64)
+    for size, indices in equal_sizes(np.array([len(s) for s in structures], dtype=np.int64)):
         numbers = np.stack([structures[i].atomic_numbers for i in indices])
         positions = np.stack([structures[i].positions for i in indices])
         charges = np.array([structures[i].charge for i in indices], dtype=np.int64)
-        labels = _refined(numbers, bonds_between(_relative_lengths(numbers, positions) < BOND_FACTOR))
+        between = bonds_between(_relative_lengths(numbers, positions) < BOND_FACTOR)
+        first = (between < _APART).argmax(axis=2)  # of the atoms that each hangs together with
+        pieces[indices] = (first == np.arange(size)).sum(axis=1)
+        labels = _refined(numbers, between)
         molecules = _mixed(_mixed(labels).sum(axis=1) + _mixed(charges.astype(np.uint64)))
         for i, value in zip(indices.tolist(), molecules.tolist(), strict=True):
             hashes[i] = f"{value:016x}"
-    return hashes
+    return hashes, pieces
 
 
 def bonds_between(bonds: NDArray[np.bool_]) -> NDArray[np.int16]:

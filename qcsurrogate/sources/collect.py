@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Protocol
@@ -16,6 +18,7 @@ from qcsurrogate.sources.kinds import (
     ConformerSource,
     FileSource,
     PackagedSource,
+    SeveralSource,
     Source,
     expanded,
 )
@@ -53,10 +56,22 @@ def _collected(source: Source, method: Method) -> Collected:
         found = _read(source, method)
     elif isinstance(source, ConformerSource):
         found = conformers(source)
+    elif isinstance(source, SeveralSource):
+        found = _one_after_the_other([_collected(inner, method) for inner in source.sources])
     else:
         starts = None if source.molecules is None else _collected(source.molecules, method)
         found = sampled(source, starts, method)
     return choose(source, found)
+
+
+def _one_after_the_other(parts: Sequence[Collected]) -> Collected:
+    """All of them; where only some have groups, the structures of the others get empty labels."""
+    groups = [label for part in parts for label in part.groups or [""] * len(part.structures)]
+    report: Counter[str] = Counter()
+    for part in parts:
+        report.update(part.report)
+    grouped = any(part.groups is not None for part in parts)
+    return Collected([s for part in parts for s in part.structures], groups if grouped else None, dict(report))
 
 
 def packaged_file(source: PackagedSource) -> Path:

@@ -240,9 +240,36 @@ class DynamicsSource(_Sampler):
 
 
 Sampler = ThermalSource | DisplacementSource | TorsionSource | DynamicsSource
+
+
+def _at_least_one(sources: tuple[Source, ...]) -> tuple[Source, ...]:
+    if not sources:
+        raise ValueError("expected at least one source, got none")
+    return sources
+
+
+class SeveralSource(_Chosen):
+    """One source after the other; of equal geometries the first is kept, as within one source."""
+
+    kind: Literal["several"]
+    sources: Annotated[
+        tuple[Annotated[Source, Field(discriminator="kind")], ...],
+        AfterValidator(_at_least_one),
+        Field(description="Sources, each as it would stand alone."),
+    ]
+
+
 Source = (
-    FileSource | PackagedSource | ThermalSource | DisplacementSource | TorsionSource | DynamicsSource | ConformerSource
+    FileSource
+    | PackagedSource
+    | ThermalSource
+    | DisplacementSource
+    | TorsionSource
+    | DynamicsSource
+    | ConformerSource
+    | SeveralSource
 )
+SeveralSource.model_rebuild()
 
 
 def source_files(source: Source) -> list[Path]:
@@ -254,6 +281,8 @@ def source_files(source: Source) -> list[Path]:
     if isinstance(source, FileSource):
         found = [file for path in expanded(source) for file in (folder_files(path) if path.is_dir() else [path])]
         return found + ([Path(source.leave_out)] if source.leave_out else [])
+    if isinstance(source, SeveralSource):
+        return [file for inner in source.sources for file in source_files(inner)]
     inner = source.molecules if isinstance(source, Sampler) else None
     return [] if inner is None else source_files(inner)
 
@@ -300,7 +329,9 @@ def _file_sources(structures: object) -> Iterator[dict[str, Any]]:
     if isinstance(structures, dict):
         if structures.get("kind") == "file":
             yield structures
-        yield from _file_sources(structures.get("molecules"))
+        several = structures.get("sources")
+        for inner in (structures.get("molecules"), *(several if isinstance(several, list) else [])):
+            yield from _file_sources(inner)
 
 
 def _anchored(path: str, folder: Path) -> str:

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from qcsurrogate.reference.ladder import LADDER
 from qcsurrogate.reference.record import Field
 from qcsurrogate.store.failures import group_failures
-from qcsurrogate.store.folder import Header
+from qcsurrogate.store.growth import how_grown
+from qcsurrogate.store.header import Header
 from qcsurrogate.store.manifest import count_versions
 from qcsurrogate.store.shards import stored_fields
 from qcsurrogate.store.spec import SPLIT_NAMES, DataSpec
@@ -194,11 +195,21 @@ def _origin(header: Header) -> str:
             *counted,
             "How they were divided:",
             _table(("setting", "value"), split),
+            *_grown(header),
             f"Licence of the structures: {spec.licence or 'not stated'}.",
             f"To cite for the structures: {spec.citation or 'nothing stated'}.",
             "To cite for the calculations: PySCF (Sun et al., J. Chem. Phys. 2020, 153, 024109).",
         ]
     )
+
+
+def _grown(header: Header) -> list[str]:
+    sizes = [*(extent.n_structures for extent in header.earlier), len(header.plan)]
+    if sizes[0] == sizes[-1]:
+        return []
+    how = how_grown(header.spec)
+    grown = f"It was begun with {sizes[0]:,} structures and has grown to {_listed(f'{n:,}' for n in sizes[1:])}."
+    return [f"{grown} The split {how}." if how else grown]
 
 
 def _loading(store: Store) -> str:
@@ -231,6 +242,8 @@ def _without_folders(data: Any, key: str = "") -> Any:
 
 def _flat(data: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
     for key, value in data.items():
+        if isinstance(value, list) and any(isinstance(v, dict) for v in value):
+            value = dict(enumerate(value))
         if isinstance(value, dict):
             yield from _flat(value, f"{prefix}{key}.")
         elif value is not None:

@@ -26,6 +26,7 @@ from qcsurrogate.files.atomic import (
     write_atomically,
 )
 from qcsurrogate.store.folder import StoreFolder, stems_in
+from qcsurrogate.store.header import copy_plan_and_spec, write_header
 from qcsurrogate.store.manifest import Versions, write_manifest
 from qcsurrogate.store.plan import Plan
 from qcsurrogate.store.progress import Progress
@@ -105,14 +106,15 @@ def consolidate(
         if not keys:
             raise StoreError(f"'{store.path}' holds no complete record; expected some: run `generate` first")
         if not in_place:
-            begin_copy(source, target)
+            require_place_for(target, store.plan)
+            copy_plan_and_spec(source.path, target.path, store.header)
         before = _record_bytes(source)
         versions = source.versions_of(store.header)
         files = write_shards(target, store.plan, store.spec, keys, _packed_of(store), versions, max_bytes, quiet=quiet)
         _remove_superseded(target, files, set(keys))
         if not in_place:
             copy_failures([source], target, [key for key in store.plan.keys if store.state_of(key) != "complete"])
-            copy_header(source, target)
+            write_header(target.path, store.header)
     folder = Path(path if in_place or out is None else out)
     n_bytes = sum(file.stat().st_size for file in files)
     return Consolidation(folder, len(keys), tuple(folder / "shards" / f.name for f in files), n_bytes, before)
@@ -220,16 +222,15 @@ def _cut(sizes: NDArray[np.int64], max_bytes: int) -> list[int]:
     return stops
 
 
-def begin_copy(source: StoreFolder, target: StoreFolder) -> None:
-    """Copy plan and spec to a folder that is to become a store of the same plan.
+def require_place_for(target: StoreFolder, plan: Plan) -> None:
+    """Whether a folder is no store yet, or one of this plan.
 
     Raises:
-        StoreError: if the folder is a store of something else, or cannot be written.
+        StoreError: if it is a store of something else.
     """
-    if target.is_planned and target.plan_digest() != source.plan_digest():
+    there = target.read_header().plan if target.is_planned else plan
+    if there.keys != plan.keys or not np.array_equal(there.split, plan.split):
         raise StoreError(f"'{target.path}' is a store of another plan; expected a new or empty folder")
-    for name in (source.spec_file.name, source.plan_file.name):
-        write_atomically(target.path / name, read_limited(source.path / name, 2**40))
 
 
 def copy_failures(sources: Sequence[StoreFolder], target: StoreFolder, keys: Sequence[str]) -> None:
@@ -245,15 +246,6 @@ def copy_failures(sources: Sequence[StoreFolder], target: StoreFolder, keys: Seq
                 write_atomically(target.path / path.parent.name / path.name, read_limited(path, 2**24))
             if known:
                 break
-
-
-def copy_header(source: StoreFolder, target: StoreFolder) -> None:
-    """Copy the header, with which a folder becomes a store.
-
-    Raises:
-        StoreError: if it cannot be written.
-    """
-    write_atomically(target.header_file, read_limited(source.header_file, 2**26))
 
 
 def _record_bytes(folder: StoreFolder) -> int:

@@ -5,6 +5,7 @@
     store.json           versions, free atoms, digests; written last, so a store has it or is none
     spec.yaml            the spec
     plan.h5              the structures, their keys and their parts of the split
+    spec_002.yaml, plan_002.h5  those of a store that has grown, see :mod:`qcsurrogate.store.header`
     shards/*.h5, *.json  finished records, few or many to a file, each with its manifest
     pending/<key>.record a finished record that waits for its shard
     errors/<key>.json    a structure that was put aside: cause, message, attempts
@@ -26,51 +27,39 @@ import os
 import socket
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from qcsurrogate.errors import BasisError, SpecError, StoreError
+from qcsurrogate.errors import StoreError
 from qcsurrogate.files.atomic import (
     TEMPORARY_SUFFIX,
     is_locked,
     json_bytes,
     make_folder,
-    read_json,
-    read_limited,
-    read_sealed_json,
     remove_quietly,
-    sealed_json,
-    sha256,
-    write_atomically,
 )
-from qcsurrogate.files.yaml_model import MAXIMUM_YAML_BYTES, dump_yaml
-from qcsurrogate.reference.atoms import FreeAtoms, free_atoms_from_dict, free_atoms_to_dict
-from qcsurrogate.sources.kinds import source_files
+from qcsurrogate.reference.atoms import FreeAtoms
 from qcsurrogate.store.failures import Cause, Failure, forgive, read_failure, record_failure
+from qcsurrogate.store.header import (
+    HEADER_NAME,
+    PACKAGES,
+    Header,
+    read_header,
+    revision_in,
+    source_digest,
+    write_header,
+    write_plan_and_spec,
+)
 from qcsurrogate.store.manifest import ShardManifest, Versions, read_manifest, sorted_versions
-from qcsurrogate.store.plan import Plan, read_plan, write_plan
+from qcsurrogate.store.plan import Plan
 from qcsurrogate.store.raw import RAW_SUFFIX
-from qcsurrogate.store.spec import DataSpec, parse_spec
+from qcsurrogate.store.spec import DataSpec
 from qcsurrogate.versions import installed_versions
 
 State = Literal["waiting", "running", "complete", "error"]
 STATES: tuple[State, ...] = ("waiting", "running", "complete", "error")
-
-FORMAT_VERSION = 1
-PACKAGES = ("qcsurrogate", "pyscf", "libxc", "pyscf-dispersion", "numpy", "scipy", "h5py", "ase", "dask", "distributed")
-
-
-@dataclass(frozen=True, eq=False)
-class Header:
-    """The fixed part of a store: spec, plan, free atoms, versions, what was collected."""
-
-    spec: DataSpec
-    plan: Plan
-    atoms: FreeAtoms
-    versions: Mapping[str, str]
-    collected: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -81,15 +70,7 @@ class StoreFolder:
 
     @cached_property
     def header_file(self) -> Path:
-        return self.path / "store.json"
-
-    @cached_property
-    def spec_file(self) -> Path:
-        return self.path / "spec.yaml"
-
-    @cached_property
-    def plan_file(self) -> Path:
-        return self.path / "plan.h5"
+        return self.path / HEADER_NAME
 
     @cached_property
     def lock_file(self) -> Path:
@@ -156,10 +137,9 @@ class StoreFolder:
             StoreError: if that is impossible, or if something else lies there.
         """
         if self.path.is_dir() and not self.is_planned:
-            ours = {p.name for p in (self.spec_file, self.plan_file, self.lock_file, *self.folders)}
-            foreign = sorted(
-                p.name for p in self.path.iterdir() if p.name not in ours and not p.name.endswith(TEMPORARY_SUFFIX)
-            )
+            ours = {p.name for p in (self.lock_file, *self.folders)}
+            found = {p.name for p in self.path.iterdir() if not p.name.endswith(TEMPORARY_SUFFIX)} - ours
+            foreign = sorted(name for name in found if revision_in(name) is None)
             if foreign:
                 raise StoreError(
                     f"'{self.path}' is no store and holds other files ({', '.join(foreign[:3])}); expected a store, an "
@@ -182,19 +162,9 @@ class StoreFolder:
         Raises:
             StoreError: if it cannot be written.
         """
-        plan_digest = write_plan(self.plan_file, plan)
-        spec_text = dump_yaml(spec.model_dump(mode="json")).encode()
-        write_atomically(self.spec_file, spec_text)
-        header = {
-            "format_version": FORMAT_VERSION,
-            "versions": installed_versions(PACKAGES),
-            "spec_sha256": sha256(spec_text),
-            "plan_sha256": plan_digest,
-            "source_sha256": source_digest(spec),
-            "free_atoms": free_atoms_to_dict(atoms),
-            "collected": dict(collected or {}),
-        }
-        write_atomically(self.header_file, sealed_json(header))
+        versions, digest = installed_versions(PACKAGES), source_digest(spec)
+        header = Header(spec, plan, atoms, versions, collected or {}, digest)
+        write_header(self.path, write_plan_and_spec(self.path, header))
 
     def read_header(self) -> Header:
         """The fixed part of the store.
@@ -202,55 +172,7 @@ class StoreFolder:
         Raises:
             StoreError: if the folder is no store, or one of its files is damaged.
         """
-        header, spec, atoms = self._read_fixed()
-        try:
-            versions = {str(k): str(v) for k, v in header["versions"].items()}
-            digest = str(header["plan_sha256"])
-            collected = {str(k): int(n) for k, n in header.get("collected", {}).items()}
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise StoreError(f"'{self.header_file}' is damaged: {error}") from error
-        return Header(spec, read_plan(self.plan_file, digest), atoms, versions, collected)
-
-    def read_method(self) -> tuple[DataSpec, FreeAtoms]:
-        """The spec and the free atoms: what a worker needs beside its batch.
-
-        Raises:
-            StoreError: as :meth:`read_header`.
-        """
-        return self._read_fixed()[1:]
-
-    def _read_fixed(self) -> tuple[dict[str, Any], DataSpec, FreeAtoms]:
-        if not self.path.is_dir():
-            raise StoreError(f"cannot find the store '{self.path}'; expected a folder made by `qcsurrogate generate`")
-        if not self.is_planned:
-            raise StoreError(f"'{self.path}' is no store: it has no store.json; expected a folder made by `generate`")
-        header = read_sealed_json(self.header_file, unsealed=True)
-        if header.get("format_version") != FORMAT_VERSION:
-            raise StoreError(
-                f"'{self.path}' has store format {header.get('format_version')!r}; this version reads {FORMAT_VERSION}"
-            )
-        if (self.path / "consolidated" / "catalog.json").is_file():
-            raise StoreError(
-                f"'{self.path}' was consolidated by a development version before 0.1, into another form; expected all "
-                "records in 'shards'; read it with that version, or generate it again"
-            )
-        text = read_limited(self.spec_file, MAXIMUM_YAML_BYTES)
-        if sha256(text) != header.get("spec_sha256"):
-            raise StoreError(
-                f"'{self.spec_file}' was changed after the store was planned; expected it untouched: put it back, or "
-                "generate the new spec into another folder"
-            )
-        try:
-            spec = parse_spec(text.decode(), str(self.spec_file))
-            atoms = free_atoms_from_dict(header["free_atoms"])
-        except (SpecError, BasisError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
-            raise StoreError(f"'{self.header_file}' is damaged: {error}") from error
-        return header, spec, atoms
-
-    def source_digest(self) -> str | None:
-        """Digest of the structure file that was planned from, if there was one."""
-        digest = read_json(self.header_file).get("source_sha256")
-        return None if digest is None else str(digest)
+        return read_header(self.path)
 
     def manifests(self) -> list[ShardManifest]:
         """The finished shards, in order.
@@ -278,10 +200,6 @@ class StoreFolder:
         for shard in self.manifests():
             versions.update(shard.versions_of())
         return versions
-
-    def plan_digest(self) -> str:
-        """SHA-256 of the plan's file, as the header has it."""
-        return str(read_sealed_json(self.header_file, unsealed=True).get("plan_sha256"))
 
     def pending_keys(self, plan: Plan) -> set[str]:
         """Keys of the finished records that wait for their shard."""
@@ -366,17 +284,3 @@ def names_in(folder: Path) -> list[str]:
 
 def stems_in(folder: Path, suffix: str = "", prefix: str = "") -> set[str]:
     return {name.removesuffix(suffix) for name in names_in(folder) if name.endswith(suffix) and name.startswith(prefix)}
-
-
-def source_digest(spec: DataSpec) -> str | None:
-    """SHA-256 of the spec's structure files, if it has some and they are there.
-
-    Of several files, the digest of their names and digests.
-    """
-    files = source_files(spec.structures)
-    if not files or not all(path.is_file() for path in files):
-        return None
-    digests = [sha256(path.read_bytes()) for path in files]
-    if len(digests) == 1:
-        return digests[0]
-    return sha256("\n".join(f"{path.name} {digest}" for path, digest in zip(files, digests, strict=True)).encode())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, overload
@@ -14,11 +14,11 @@ from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from qcsurrogate.basis import BasisSet
-from qcsurrogate.errors import StoreError, StructureError
+from qcsurrogate.errors import SpecError, StoreError, StructureError
 from qcsurrogate.sources.collect import collect
 from qcsurrogate.store.hdf5 import Expected, damaged, read_arrays
 from qcsurrogate.store.spec import SPLIT_NAMES, DataSpec, SplitName
-from qcsurrogate.store.splits import LEFT_OUT, assign_splits
+from qcsurrogate.store.splits import LEFT_OUT, UNDECIDED, assign_splits, grown_splits
 from qcsurrogate.store.streaming import StoredArray, write_arrays
 from qcsurrogate.structures import Structure
 
@@ -162,6 +162,20 @@ class Plan:
         name = self.structures.name(i)
         return f"structure '{name}'" if name else f"structure with {self.structures.n_atoms[i]} atoms"
 
+    def continued(self, other: Plan) -> Plan:
+        """This plan, and behind it another one of other structures."""
+
+        def joined(name: str) -> NDArray[Any]:
+            return np.concatenate([getattr(self.structures, name), getattr(other.structures, name)])
+
+        return Plan(
+            self.keys + other.keys,
+            PlannedStructures(**{f.name: joined(f.name) for f in fields(PlannedStructures)}),
+            np.concatenate([self.split, other.split]),
+            np.concatenate([self.n_ao, other.n_ao]),
+            np.concatenate([self.n_aux, other.n_aux]),
+        )
+
     def part(self, keys: Iterable[str]) -> Plan:
         """The plan of some structures, in this order."""
         keys = tuple(keys)
@@ -181,11 +195,17 @@ def make_plan(spec: DataSpec) -> Plan:
     return make_plan_and_report(spec)[0]
 
 
-def make_plan_and_report(spec: DataSpec) -> tuple[Plan, dict[str, int]]:
+def make_plan_and_report(spec: DataSpec, before: Plan | None = None) -> tuple[Plan, dict[str, int]]:
     """The plan of a spec, and how many structures were read or sampled, left out and why.
 
+    Args:
+        spec: what to plan.
+        before: a plan of the same method and targets that is to be continued: its
+            structures come first, as they are, and keep their parts.
+
     Raises:
-        StructureError, SpecError, BasisError: as :func:`make_plan`.
+        StructureError, SpecError, BasisError: as :func:`make_plan`; also if the spec lacks
+            a structure of ``before``.
     """
     collected = collect(spec)
     for structure in collected.structures:
@@ -193,22 +213,51 @@ def make_plan_and_report(spec: DataSpec) -> tuple[Plan, dict[str, int]]:
     keys = [spec.record_key(s) for s in collected.structures]
     first = {key: i for i, key in reversed(list(enumerate(keys)))}
     collected = collected.keeping(sorted(first.values()), "the same geometry again")
-    split = assign_splits(spec.split, collected.structures, collected.groups)
-    kept = np.flatnonzero(split != LEFT_OUT)
-    collected = collected.keeping(kept.tolist(), "more than the split asks for")
-    planned = PlannedStructures.of(collected.structures)
+    keys = [keys[i] for i in sorted(first.values())]
+    if before is None:
+        split = assign_splits(spec.split, collected.structures, collected.groups)
+        new = split != LEFT_OUT
+    else:
+        _require_all(before, keys)
+        decided = np.array([before.split[before.index[k]] if k in before.index else UNDECIDED for k in keys], np.int64)
+        split = grown_splits(spec.split, collected.structures, collected.groups, decided)
+        new = (decided == UNDECIDED) & (split != LEFT_OUT)
+    report = collected.keeping(np.flatnonzero(split != LEFT_OUT).tolist(), "more than the split asks for").report
+    if before is None or new.any():
+        added = _plan_of(
+            spec, [(keys[i], collected.structures[i], int(split[i])) for i in np.flatnonzero(new).tolist()]
+        )
+        plan = added if before is None else before.continued(added)
+    else:
+        plan = before
+    return plan, {**report, "planned": len(plan)}
+
+
+def _require_all(before: Plan, keys: Sequence[str]) -> None:
+    found = set(keys)
+    missing = [key for key in before.keys if key not in found]
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise SpecError(
+            f"structures: {before.label(missing[0])}{more}, of the {len(before)} that the store holds, not found any "
+            "more; a store grows but does not shrink: put back what was there (a sampler gives the same again only "
+            "with the same settings, versions and machine), or generate into another folder"
+        )
+
+
+def _plan_of(spec: DataSpec, entries: Sequence[tuple[str, Structure, int]]) -> Plan:
+    """The plan of (key, structure, part) in this order."""
+    planned = PlannedStructures.of([structure for _, structure, _ in entries])
     elements = [int(z) for z in np.unique(planned.atomic_numbers)]
     orbital = spec.method.orbital_basis(elements)
     auxiliary = spec.method.density_basis(elements) if spec.targets.density_coefficients else None
-    unique = sorted(first.values())
-    plan = Plan(
-        keys=tuple(keys[unique[i]] for i in kept),
+    return Plan(
+        keys=tuple(key for key, _, _ in entries),
         structures=planned,
-        split=split[kept],
+        split=np.array([part for _, _, part in entries], np.int64),
         n_ao=_n_functions(orbital, planned),
         n_aux=_n_functions(auxiliary, planned) if auxiliary else np.zeros(len(planned), np.int64),
     )
-    return plan, {**collected.report, "planned": len(plan)}
 
 
 def _n_functions(basis: BasisSet, structures: PlannedStructures) -> NDArray[np.int64]:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
@@ -73,10 +73,14 @@ class AutoSplit(BaseModel):
     kind: Literal["auto"]
     seed: Seed = 0
 
-    def counts(self, n: int) -> tuple[int, int, int]:
-        """How many of ``n`` structures train, validate and test."""
-        tenth = max(1, round(0.1 * n))
-        validation, test = (tenth if n > 1 else 0), (tenth if n > 2 else 0)
+    values: ClassVar[tuple[float, float, float]] = (0.8, 0.1, 0.1)
+    are_fractions: ClassVar[bool] = True
+
+    def counts(self, n: int, held: tuple[int, int, int] = (0, 0, 0)) -> tuple[int, int, int]:
+        """How many of ``n`` structures train, validate and test, where some have their part already."""
+        tenth, new = max(1, round(0.1 * n)), n - sum(held)
+        validation = min(max(tenth if n > 1 else 0, held[1]), held[1] + new)
+        test = min(max(tenth if n > 2 else 0, held[2]), held[2] + new - (validation - held[1]))
         return n - validation - test, validation, test
 
 
@@ -94,10 +98,34 @@ class MoleculeSplit(_Shares):
     1.25 times the sum of the covalent radii), *formula* (charge and formula), or *group*
     (a file's own: ``groups`` of an npz file, ``group`` of extended xyz; of samplers, the
     molecule they started from).
+
+    With *connectivity*, a structure in several pieces may be a stretched form of any of
+    its formula and charge, so it makes one molecule of all of them, and structures of one
+    group are one molecule too. What distances cannot tell is taken for another molecule:
+    an opened ring, a moved proton. Where such geometries occur, take *group* or *formula*.
     """
 
     kind: Literal["by_molecule"]
     identity: Literal["connectivity", "formula", "group"] = "connectivity"
+
+
+class HashSplit(_Shares):
+    """By a seeded hash of each structure's ``identity``, whatever else is in the store.
+
+    So a store that grows, in whatever steps and order, has the parts of one made at once;
+    the fractions are met on average only. Identities: *formula* (charge and formula: no
+    molecule is divided, however it is stretched, broken or rearranged), *group* (as of
+    ``by_molecule``), or *structure* (each by itself, for frames of one molecule).
+    """
+
+    kind: Literal["by_hash"]
+    identity: Literal["formula", "group", "structure"] = "formula"
+
+    @model_validator(mode="after")
+    def _fractions(self) -> HashSplit:
+        if not self.are_fractions:
+            raise ValueError(f"train, validation, test = {self.values}; by_hash expects fractions that add up to 1")
+        return self
 
 
 class SizeSplit(BaseModel):
@@ -111,7 +139,7 @@ class SizeSplit(BaseModel):
     seed: Seed = 0
 
 
-Split = AutoSplit | RandomSplit | MoleculeSplit | SizeSplit
+Split = AutoSplit | RandomSplit | MoleculeSplit | HashSplit | SizeSplit
 
 
 class DataSpec(BaseModel):
@@ -274,6 +302,8 @@ def _override(data: dict[str, Any], key: str, value: Any, source: str) -> None:
 
 
 def _flatten(data: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(data, list) and any(isinstance(value, dict) for value in data):
+        data = dict(enumerate(data))
     if not isinstance(data, dict):
         return {prefix: data}
     flat: dict[str, Any] = {}

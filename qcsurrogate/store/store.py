@@ -18,8 +18,9 @@ from qcsurrogate.errors import StoreError, suggestion
 from qcsurrogate.reference.atoms import FreeAtoms
 from qcsurrogate.reference.record import ReferenceRecord
 from qcsurrogate.store.failures import Failure
-from qcsurrogate.store.folder import STATES, Header, State, StoreFolder
+from qcsurrogate.store.folder import STATES, State, StoreFolder
 from qcsurrogate.store.hdf5 import damaged
+from qcsurrogate.store.header import Header
 from qcsurrogate.store.plan import Plan
 from qcsurrogate.store.shards import RecordFile, read_records, record_sizes
 from qcsurrogate.store.slices import RecordSlices
@@ -293,6 +294,15 @@ class Store:
         """A hash of the spec and of the keys of all complete records."""
         content = {"spec": self.spec.identity(), "keys": sorted(self.keys())}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def has_been(self, dataset_hash: str) -> bool:
+        """Whether this is its :meth:`dataset_hash`, or was before it grew, which moved no structure to another part."""
+        return dataset_hash == self.dataset_hash() or self.size_before(dataset_hash) is not None
+
+    def size_before(self, dataset_hash: str) -> int | None:
+        """How many structures the store had when its :meth:`dataset_hash` was this one, if it has grown since."""
+        sizes = {extent.dataset_hash: extent.n_structures for extent in self.header.earlier}
+        return sizes.get(dataset_hash)
 
     def verify(self) -> int:
         """Read every file of records with all checks; returns the number of records.

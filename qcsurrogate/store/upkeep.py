@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qcsurrogate.files.atomic import TEMPORARY_SUFFIX, make_folder, move_into_place, remove_quietly, temporary_for
-from qcsurrogate.store.folder import PACKAGES, StoreFolder, names_in, stems_in
+from qcsurrogate.store.folder import StoreFolder, names_in, stems_in
 from qcsurrogate.store.hdf5 import damaged
+from qcsurrogate.store.header import PACKAGES, read_digests, revision_in
 from qcsurrogate.store.manifest import ShardManifest, read_manifest, sorted_versions, write_manifest
 from qcsurrogate.store.plan import Plan
 from qcsurrogate.store.raw import RAW_SUFFIX
@@ -115,6 +116,10 @@ def clean(folder: StoreFolder) -> Leftovers:
         for name in names_in(place):
             if name.endswith(TEMPORARY_SUFFIX):
                 remove_quietly(place / name)
+    newest = len(read_digests(folder.path)) if folder.is_planned else 0
+    for name in names_in(folder.path):
+        if newest and (revision_in(name) or 0) > newest:  # of a store that died before it had grown
+            remove_quietly(folder.path / name)
     given_out = [number for name in names_in(folder.batches) if (number := _shard_number(name)) is not None]
     for name in names_in(folder.batches):
         remove_quietly(folder.batches / name)

@@ -19,8 +19,10 @@ from qcsurrogate.reference.compute import ELECTRON_COUNT_TOLERANCE, check_record
 from qcsurrogate.reference.density_fit import charges
 from qcsurrogate.reference.record import ReferenceRecord
 from qcsurrogate.store.agreement import Difference, differences_of
-from qcsurrogate.store.folder import PACKAGES, Header, StoreFolder
+from qcsurrogate.store.folder import StoreFolder
+from qcsurrogate.store.header import PACKAGES, Header, plan_file, revision_in
 from qcsurrogate.store.manifest import read_manifest
+from qcsurrogate.store.plan import read_plan
 from qcsurrogate.store.progress import Progress
 from qcsurrogate.store.raw import RAW_SUFFIX
 from qcsurrogate.store.slices import RecordSlices
@@ -157,7 +159,8 @@ def verify(
     sources = list(_sources(folder, result))
     result.files = len(sources)
     _check_keys(header, sources, result)
-    _check_folder(folder, result)
+    _check_earlier(folder, header, result)
+    _check_folder(folder, header, result)
     complete = {key for source in sources for key in source.keys if key in header.plan.index}
     result.complete = len(complete)
     _check_missing(folder, complete, result)
@@ -233,13 +236,31 @@ def _check_keys(header: Header, sources: Iterable[_Source], result: Verification
             )
 
 
-def _check_folder(folder: StoreFolder, result: Verification) -> None:
+def _check_earlier(folder: StoreFolder, header: Header, result: Verification) -> None:
+    """Earlier plans, where they are still there, are the beginning of the present one."""
+    for revision, extent in enumerate(header.earlier, start=1):
+        path, n = plan_file(folder.path, revision), extent.n_structures
+        if not path.is_file():
+            continue
+        try:
+            plan = read_plan(path, extent.plan_digest)
+        except StoreError as error:
+            result.report(path, "earlier plan", error)
+        else:
+            if plan.keys != header.plan.keys[:n] or not np.array_equal(plan.split, header.plan.split[:n]):
+                result.report(path, "earlier plan", "its structures and parts are not the first of the present plan")
+
+
+def _check_folder(folder: StoreFolder, header: Header, result: Verification) -> None:
     """What a process left that died, while nobody works in the store."""
     if is_locked(folder.lock_file):
         return
     for place in (folder.path, *folder.folders):
         for path in sorted(place.glob(f"*{TEMPORARY_SUFFIX}")) if place.is_dir() else ():
             result.report(path, "left over", "an unfinished file; the next `generate` or `consolidate` removes it")
+    for path in sorted(folder.path.iterdir()):
+        if (revision_in(path.name) or 0) > header.revision:
+            result.report(path, "left over", "of a store that did not come to grow; the next `generate` removes it")
 
 
 def _check_source(

@@ -28,6 +28,7 @@ from qcsurrogate.clusters.settings import running_scheduler
 from qcsurrogate.generation import generate
 from qcsurrogate.sources.kinds import DisplacementSource
 from qcsurrogate.store.folder import StoreFolder
+from qcsurrogate.store.header import plan_file
 from qcsurrogate.store.plan import make_plan, read_plan, write_plan
 from qcsurrogate.store.spec import DataSpec, RandomSplit
 from qcsurrogate.store.store import Store
@@ -147,7 +148,7 @@ def computed(folder: Path, count: int) -> dict[str, Any]:
         "overhead_per_record_ms_of_a_worker": 1000 * (2 * wall / count - calculator_s),
         "scheduler_memory_mib": memory.end(),
         "client_peak_memory_mib": own_memory(),
-        "plan_mib": StoreFolder(out).plan_file.stat().st_size / MIB,
+        "plan_mib": plan_file(out).stat().st_size / MIB,
         "manifests": sum(p.suffix == ".json" for p in shards),
         "manifests_mib": sum(p.stat().st_size for p in shards if p.suffix == ".json") / MIB,
         "shards_mib": sum(p.stat().st_size for p in shards if p.suffix == ".h5") / MIB,

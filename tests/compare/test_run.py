@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from qcsurrogate.comparison.subjects import _labels, check_domain, differences, 
 from qcsurrogate.domain import Domain, OutsideTrainingDomain
 from qcsurrogate.errors import ConvergenceError, DomainError, ModelFileError, OutputError, SpecError, StoreError
 from qcsurrogate.reference.settings import EvenTempered
+from qcsurrogate.store.header import Extent
 from tests.compare.conftest import METHOD, settings
 from tests.compare.known import known_density, known_hamiltonian, symmetric_noise
 
@@ -191,6 +193,11 @@ def test_harmless_differences_are_noted(store):
     assert differences(subject, store) == ["grid_level of the training data is 4, of this store 1"]
     object.__setattr__(subject.surrogate.metadata, "dataset_hash", "another")
     assert any("other data" in note for note in differences(subject, store))
+    grown = replace(store, header=replace(store.header, earlier=(Extent("0" * 64, 7, "another"),)))
+    assert f"trained on this store when it had 7 of its {len(store.plan)} structures, in the same parts" in (
+        differences(subject, grown)
+    )
+    assert (store.has_been("another"), grown.has_been("another")) == (False, True)
 
 
 def test_what_is_not_finite_is_listed_and_left_out(store):

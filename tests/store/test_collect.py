@@ -20,9 +20,9 @@ from qcsurrogate.sources.collect import collect
 from qcsurrogate.sources.kinds import Source
 from qcsurrogate.sources.readers import read_structures
 from qcsurrogate.sources.selection import geometric_duplicates
-from qcsurrogate.store.folder import source_digest
-from qcsurrogate.store.plan import make_plan
-from qcsurrogate.store.spec import DataSpec, MoleculeSplit, RandomSplit, load_spec, parse_spec
+from qcsurrogate.store.header import source_digest
+from qcsurrogate.store.plan import make_plan, make_plan_and_report
+from qcsurrogate.store.spec import DataSpec, MoleculeSplit, RandomSplit, differences, load_spec, parse_spec
 from qcsurrogate.structures import Structure
 from qcsurrogate.units import ANGSTROM_PER_BOHR
 from tests.molecules import random_orthogonal
@@ -284,6 +284,52 @@ class TestSamplers:
         assert found.groups == ["h2#0", "h2#0", "h2#1", "h2#1"]
 
 
+def several(*sources: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    return {"kind": "several", "sources": list(sources), **changes}
+
+
+def test_several_sources_one_after_the_other(tmp_path: Path) -> None:
+    for name, lengths in (("a", (0.7, 0.8)), ("b", (0.8, 0.9))):
+        (tmp_path / f"{name}.extxyz").write_text("".join(f"2\ngroup={name}\nH 0 0 0\nH 0 0 {d}\n" for d in lengths))
+    a, b = ({"kind": "file", "path": str(tmp_path / f"{name}.extxyz")} for name in "ab")
+    sampler = {"kind": "displacement", "equilibrium": HYDROGEN, "sigma_angstrom": 0.01, "count": 2}
+    found = collect(spec(several(a, sampler, b)))
+    assert [s.name for s in found.structures][::5] == ["a_0", "b_1"]
+    assert found.groups == ["a", "a", "hydrogen", "hydrogen", "b", "b"]
+    assert found.report == {"read": 4, "sampled": 2}
+    packaged = {"kind": "packaged", "name": "qm9_small", "limit": 1}
+    assert collect(spec(several(a, packaged))).groups == ["a", "a", ""]
+    assert collect(spec(several(packaged, packaged))).groups is None
+    nested = several(several(a, deduplicate={"tolerance_angstrom": 0.06}), b)
+    assert [s.name for s in collect(spec(nested)).structures] == ["a_0", "b_0", "b_1"]
+    assert len(collect(spec(several(a, b, subset={"diverse": 3}))).structures) == 3
+    everything = RandomSplit(kind="random", train=1.0, validation=0, test=0)
+    plan, report = make_plan_and_report(spec(several(a, b), split=everything))
+    assert [s.name for s in plan.structures] == ["a_0", "a_1", "b_1"]
+    assert report == {"read": 4, "left out: the same geometry again": 1, "planned": 3}
+    assert source_digest(spec(several(a, b))) == source_digest(spec(several(several(a), b))) is not None
+
+
+def test_paths_of_several_sources_are_relative_to_the_spec(tmp_path: Path) -> None:
+    inner = {
+        "kind": "displacement",
+        "sigma_angstrom": 0.1,
+        "count": 1,
+        "molecules": {"kind": "file", "path": "c/c.xyz"},
+    }
+    source = several({"kind": "file", "path": "b.xyz"}, several(inner))
+    (tmp_path / "spec.yaml").write_text(dump_yaml(fakes.spec().model_dump(mode="json") | {"structures": source}))
+    loaded = load_spec(tmp_path / "spec.yaml")
+    first, second = loaded.structures.sources  # type: ignore[union-attr]
+    assert (first.path, second.sources[0].molecules.path) == (f"{tmp_path}/b.xyz", f"{tmp_path}/c/c.xyz")
+    moved = loaded.model_copy(update={"structures": type(loaded.structures).model_validate(source)})
+    assert loaded.identity()["structures"]["sources"][1]["sources"][0]["molecules"]["path"] == "c.xyz"
+    assert differences(loaded, moved) == []
+    other = source | {"sources": [{"kind": "file", "path": "d.xyz"}, source["sources"][1]]}
+    moved = loaded.model_copy(update={"structures": type(loaded.structures).model_validate(other)})
+    assert differences(loaded, moved) == ["structures.sources.0.path: 'b.xyz' -> 'd.xyz'"]
+
+
 def test_groups_of_extended_xyz_reach_the_split(tmp_path: Path) -> None:
     lines = [f"2\ngroup=g{i % 5}\nH 0 0 0\nH 0 0 {0.7 + 0.01 * i}\n" for i in range(20)]
     (tmp_path / "a.extxyz").write_text("".join(lines))
@@ -325,6 +371,16 @@ def test_groups_of_extended_xyz_reach_the_split(tmp_path: Path) -> None:
         (
             {"kind": "displacement", "sigma_angstrom": 0.1, "count": 1, "molecules": {"kind": "thermal"}},
             r"structures\.molecules\.kind: expected one of \['file', 'packaged', 'conformers'\], got 'thermal'",
+        ),
+        (several(), r"structures\.sources: expected at least one source, got none"),
+        ({"kind": "several"}, r"structures\.sources: missing; expected a value"),
+        (
+            several({"kind": "file", "path": "a"}, {"kind": "fil", "path": "b"}),
+            r"structures\.sources\.1\.kind: expected one of \['file', .*'several'\], got 'fil'; did you mean 'file'",
+        ),
+        (
+            several({"kind": "file", "path": "a"}, several({"kind": "file", "pth": "b"})),
+            r"structures\.sources\.1\.sources\.0\.pth: unknown key 'pth'; did you mean 'path'\?",
         ),
     ],
 )

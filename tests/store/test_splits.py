@@ -10,7 +10,16 @@ from qcsurrogate.sources.bonds import connectivity
 from qcsurrogate.sources.collect import collect
 from qcsurrogate.sources.samplers import sample_displacements
 from qcsurrogate.store.spec import AutoSplit, MoleculeSplit, RandomSplit, SizeSplit, load_spec
-from qcsurrogate.store.splits import LEFT_OUT, TEST, TRAIN, VALIDATION, assign_splits
+from qcsurrogate.store.splits import (
+    LEFT_OUT,
+    TEST,
+    TRAIN,
+    UNDECIDED,
+    VALIDATION,
+    assign_splits,
+    connected_molecules,
+    grown_splits,
+)
 from qcsurrogate.structures import Structure
 
 QM9 = collect(load_spec("qm9_small")).structures
@@ -126,6 +135,90 @@ def test_molecules_of_one_kind_cannot_be_divided() -> None:
         )
 
 
+def stretched(structure: Structure, hydrogen: int, atom: int, factor: float) -> Structure:
+    """One hydrogen drawn away from the atom it is bound to."""
+    positions = np.array(structure.positions)
+    positions[hydrogen] = positions[atom] + factor * (positions[hydrogen] - positions[atom])
+    return structure.moved(positions, f"{structure.name} x {factor:.1f}")
+
+
+def hydroxyl(structure: Structure) -> tuple[int, int]:
+    """A hydrogen bound to oxygen, and the oxygen."""
+    oxygen = int(np.flatnonzero(structure.atomic_numbers == 8)[0])
+    distances = np.linalg.norm(structure.positions - structure.positions[oxygen], axis=1)
+    hydrogens = np.flatnonzero(structure.atomic_numbers == 1)
+    return int(hydrogens[distances[hydrogens].argmin()]), oxygen
+
+
+def ethanol() -> Structure:
+    return next(s for s in QM9 if s.formula == "C2H6O" and s.name != dimethyl_ether().name)
+
+
+WATER = BY_NAME["gdb_3"]
+
+
+@pytest.mark.parametrize("molecule", [WATER, ethanol()], ids=["water", "ethanol"])
+@pytest.mark.parametrize("seed", range(5))
+def test_a_stretched_bond_is_no_new_molecule(molecule: Structure, seed: int) -> None:
+    frames = [stretched(molecule, *hydroxyl(molecule), 1 + 0.1 * i) for i in range(20)]
+    assert len({connectivity(frame) for frame in frames}) > 1, "the bond breaks on the way"
+    others = [s for s in QM9[20:29] if s.formula != molecule.formula]
+    split = MoleculeSplit(kind="by_molecule", train=0.6, validation=0.2, test=0.2, seed=seed)
+    parts = assign_splits(split, [*frames[::2], *others, *frames[1::2]])
+    assert len(set(parts[:10]) | set(parts[-10:])) == 1
+    assert set(parts.tolist()) == {TRAIN, VALIDATION, TEST}
+
+
+def test_what_is_one_molecule_does_not_depend_on_the_order() -> None:
+    atoms = WATER.moved(WATER.positions * 6, "atoms")
+    frames = [WATER, stretched(WATER, *hydroxyl(WATER), 3.0), atoms, ethanol(), *hydrogens(3), dimethyl_ether()]
+    groups = ["", "", "", "a", "", "a", "", ""]
+    labels = connected_molecules(frames, groups)
+    assert [labels.index(label) for label in labels] == [0, 0, 0, 3, 3, 3, 3, 7]
+    for seed in range(5):
+        order = np.random.default_rng(seed).permutation(len(frames))
+        shuffled = connected_molecules([frames[i] for i in order], [groups[i] for i in order])
+        assert shuffled == [labels[i] for i in order]
+    assert connected_molecules([]) == []
+
+
+def test_a_broken_frame_joins_all_isomers_of_its_charge_alone() -> None:
+    broken = stretched(ethanol(), *hydroxyl(ethanol()), 3.0)
+    frames = [ethanol(), dimethyl_ether(), WATER]
+    assert len(set(connected_molecules(frames))) == 3
+    one, two, other, joined = connected_molecules([*frames, broken])
+    assert one == two == joined != other
+    ion = Structure(broken.atomic_numbers, broken.positions, charge=2)
+    assert len(set(connected_molecules([*frames, ion]))) == 4
+
+
+def beside(first: Structure, second: Structure, distance: float) -> Structure:
+    positions = np.concatenate([first.positions, second.positions + np.array([distance, 0, 0])])
+    return Structure(np.concatenate([first.atomic_numbers, second.atomic_numbers]), positions)
+
+
+def test_two_molecules_side_by_side_are_one_system_at_every_distance() -> None:
+    methane, ammonia = BY_NAME["gdb_1"], BY_NAME["gdb_2"]
+    pairs = [(WATER, WATER), (WATER, methane), (ammonia, methane), (ammonia, ammonia)]
+    frames = [beside(a, b, distance) for a, b in pairs for distance in (6.0, 8.0, 20.0)]
+    labels = connected_molecules([*frames, WATER, methane, ammonia])
+    systems = [set(labels[i : i + 3]) for i in range(0, 12, 3)]
+    assert [len(system) for system in systems] == [1, 1, 1, 1]
+    assert len(set(labels)) == 4 + 3
+
+
+def test_frames_of_one_trajectory_cannot_be_divided_by_molecule() -> None:
+    frames = [stretched(ethanol(), *hydroxyl(ethanol()), 1 + 0.2 * i) for i in range(10)]
+    with pytest.raises(SpecError, match=r"split\.validation: 0\.1 of 1 molecules is none"):
+        assign_splits(MoleculeSplit(kind="by_molecule", train=0.8, validation=0.1, test=0.1), frames)
+
+
+def test_a_group_that_some_lack_is_no_identity() -> None:
+    split = MoleculeSplit(kind="by_molecule", identity="group", train=1, validation=1, test=1)
+    with pytest.raises(SpecError, match="'group' needs groups"):
+        assign_splits(split, hydrogens(3), ["a", "", "b"])
+
+
 def test_by_size_tests_on_the_larger_ones() -> None:
     parts = assign_splits(SizeSplit(kind="by_size", largest_training_size=5, validation=0.1), QM9)
     sizes = np.array([(s.atomic_numbers > 1).sum() for s in QM9])
@@ -134,3 +227,14 @@ def test_by_size_tests_on_the_larger_ones() -> None:
     assert (parts == VALIDATION).sum() == 17
     with pytest.raises(SpecError, match=r"largest_training_size: 6 leaves 759 of 759 .* from 1 to 6"):
         assign_splits(SizeSplit(kind="by_size", largest_training_size=6), QM9)
+
+
+def test_what_a_default_split_grows_by_keeps_its_shares() -> None:
+    split, structures = AutoSplit(kind="auto"), QM9[:40]
+    before = np.full(40, UNDECIDED)
+    before[:1] = assign_splits(split, structures[:1])
+    for n in (2, 3, 9, 14, 15, 40):
+        before[:n] = grown_splits(split, structures[:n], None, before[:n])
+        counts = np.bincount(before[:n], minlength=3)
+        assert counts.sum() == n
+        assert tuple(counts) == (split.counts(n) if n != 15 else (12, 2, 1)), n  # one more cannot fill two parts
