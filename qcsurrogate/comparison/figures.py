@@ -78,9 +78,9 @@ FIGURES: Final[tuple[Figure, ...]] = (
     _matrix("hamiltonian_mae", "Mean error", "mean over all elements of |H_pred - H_ref|"),
     _matrix("hamiltonian_largest_error", "Largest element error", "max over all elements of |H_pred - H_ref|"),
     _matrix(
-        "hamiltonian_rms_per_electron",
-        "Root-mean-square error per electron",
-        "sqrt(sum_ij (H_pred - H_ref)_ij^2 / N); not diluted as molecules grow",
+        "hamiltonian_frobenius_per_sqrt_n",
+        "Frobenius norm of the Hamiltonian error / sqrt(N)",
+        "sqrt(sum_ij (H_pred - H_ref)_ij^2 / N), N electrons: a norm, no mean; not diluted as molecules grow",
     ),
     _matrix("baseline_mae", "Mean error of H0 (no network)", "mean over all elements of |H_0 - H_ref|"),
     _level("occupied_energy_mae", "Occupied energies", "mean over occupied orbitals of |e_pred - e_ref|, HC = SCe"),

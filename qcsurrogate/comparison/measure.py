@@ -159,7 +159,7 @@ def hamiltonian_values(hamiltonian: Array, orbitals: PredictedOrbitals, referenc
     values = {
         "hamiltonian_mae": matrix.mae,
         "hamiltonian_largest_error": matrix.largest,
-        "hamiltonian_rms_per_electron": matrix.rms_per_electron,
+        "hamiltonian_frobenius_per_sqrt_n": matrix.frobenius_per_sqrt_n,
         "occupied_energy_mae": levels.occupied_mae,
         "homo_error": levels.homo,
         "occupied_subspace_defect": occupied_subspace_defect(

@@ -23,13 +23,13 @@ class MatrixError:
     Attributes:
         mae: mean absolute error over all elements.
         largest: largest absolute error of an element.
-        rms_per_electron: sqrt(sum_ij dH_ij^2 / N); unlike the mean over all elements
+        frobenius_per_sqrt_n: sqrt(sum_ij dH_ij^2 / N); unlike the mean over all elements
             it is not diluted by the distant, empty blocks of a large molecule.
     """
 
     mae: float
     largest: float
-    rms_per_electron: float
+    frobenius_per_sqrt_n: float
 
 
 def matrix_error(predicted: Array, reference: Array, n_electrons: int) -> MatrixError:
@@ -38,7 +38,7 @@ def matrix_error(predicted: Array, reference: Array, n_electrons: int) -> Matrix
     return MatrixError(
         mae=float(difference.mean()),
         largest=float(difference.max()),
-        rms_per_electron=float(np.sqrt((difference**2).sum() / n_electrons)),
+        frobenius_per_sqrt_n=float(np.sqrt((difference**2).sum() / n_electrons)),
     )
 
 

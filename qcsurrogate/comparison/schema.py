@@ -1,18 +1,23 @@
 """The content of ``metrics.json``: documented, versioned, checked when written and read.
 
-``schema_version`` changes with every change that a reader could notice.
+:data:`SCHEMA_VERSION` changes with every change that a reader could notice; files of
+another version are refused.
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from qcsurrogate.errors import StoreError
 from qcsurrogate.store.spec import SplitName
+
+
+SCHEMA_VERSION: Final = 2
+"""2: ``hamiltonian_frobenius_per_sqrt_n``, which version 1 took for a root mean square per electron."""
 
 
 class _Frozen(BaseModel):
@@ -190,7 +195,7 @@ class Comparison(_Frozen):
     """All of ``metrics.json``."""
 
     schema_name: Literal["qcsurrogate-comparison"] = "qcsurrogate-comparison"
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = SCHEMA_VERSION
     created: str
     elapsed_s: float
     versions: dict[str, str]
@@ -215,15 +220,20 @@ def read_comparison(path: str | Path) -> Comparison:
     """Read a ``metrics.json``.
 
     Raises:
-        StoreError: if the file is missing, or not of this schema.
+        StoreError: if the file is missing, or not of this schema and version.
     """
     path = Path(path)
+    again = "write it again with 'qcsurrogate compare'"
     try:
-        return Comparison.model_validate_json(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
+        version = content.get("schema_version") if isinstance(content, dict) else None
+        if isinstance(version, int) and version != SCHEMA_VERSION:
+            raise StoreError(f"'{path}' is of schema version {version}, expected {SCHEMA_VERSION}; {again}")
+        return Comparison.model_validate(content)
     except OSError as error:
         raise StoreError(f"cannot read '{path}' ({error.strerror or error}); expected a metrics.json") from error
-    except (ValidationError, UnicodeDecodeError) as error:
+    except ValueError as error:  # no UTF-8, no JSON, or not of the schema
+        reason = str(error).splitlines()[0]
         raise StoreError(
-            f"'{path}' is not a qcsurrogate-comparison of schema version 1: {str(error).splitlines()[0]}; "
-            "write it again with 'qcsurrogate compare'"
+            f"'{path}' is not a qcsurrogate-comparison of schema version {SCHEMA_VERSION}: {reason}; {again}"
         ) from error

@@ -151,7 +151,7 @@ def hamiltonian(comparison: Comparison, showcase: Showcase, label: str) -> Secti
             "A curve with a long tail to the right means that a few molecules are far worse than the rest.",
         )
     )
-    figures = ("hamiltonian_mae", "hamiltonian_largest_error", "hamiltonian_rms_per_electron", "baseline_mae")
+    figures = ("hamiltonian_mae", "hamiltonian_largest_error", "hamiltonian_frobenius_per_sqrt_n", "baseline_mae")
     table = figure_table(comparison, label, figures)
     return Section(
         f"hamiltonian-{_anchor(label)}",

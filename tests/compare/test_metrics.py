@@ -7,6 +7,7 @@ from pyscf import dft
 from scipy.stats import ortho_group, spearmanr
 
 from qcsurrogate.comparison import metrics
+from qcsurrogate.comparison.figures import FIGURE
 from qcsurrogate.comparison.statistics import summarise
 from qcsurrogate.conventions import block_diagonal_wigner, inverse_order
 from qcsurrogate.reference.kohn_sham import run_kohn_sham
@@ -46,14 +47,16 @@ def test_matrix_error_of_a_known_perturbation():
     error = metrics.matrix_error(predicted, reference, n_electrons=2)
     assert error.mae == pytest.approx(0.6 / 16)
     assert error.largest == 0.3
-    assert error.rms_per_electron == pytest.approx(0.3)  # sqrt((0.09 + 0.09) / 2)
+    assert error.frobenius_per_sqrt_n == pytest.approx(0.3)  # sqrt((0.09 + 0.09) / 2)
+    assert "Frobenius" in FIGURE["hamiltonian_frobenius_per_sqrt_n"].title
+    assert not [f.title for f in FIGURE.values() if "mean-square" in f.title.lower() or "rms" in f.name]
 
 
-def test_rms_per_electron_is_not_diluted_by_a_distant_copy():
+def test_frobenius_per_sqrt_n_is_not_diluted_by_a_distant_copy():
     error = np.diag([0.1, 0.2])
     one = metrics.matrix_error(error, np.zeros((2, 2)), 2)
     two = metrics.matrix_error(np.kron(np.eye(2), error), np.zeros((4, 4)), 4)
-    assert two.rms_per_electron == pytest.approx(one.rms_per_electron)
+    assert two.frobenius_per_sqrt_n == pytest.approx(one.frobenius_per_sqrt_n)
     assert two.mae == pytest.approx(one.mae / 2)
 
 

@@ -25,7 +25,7 @@ def _maxima(comparison, label):
 
 def test_a_record_as_its_own_prediction_has_no_error(perfect):
     worst = _maxima(perfect[0], "hamiltonian")
-    for name in ("hamiltonian_mae", "hamiltonian_largest_error", "hamiltonian_rms_per_electron"):
+    for name in ("hamiltonian_mae", "hamiltonian_largest_error", "hamiltonian_frobenius_per_sqrt_n"):
         assert worst[name] < 1e-12
     for name in ("occupied_energy_mae", "homo_error", "lumo_error", "gap_error", "occupied_subspace_defect"):
         assert worst[name] < 1e-10
@@ -322,13 +322,21 @@ def test_a_folder_that_cannot_be_written_is_refused_before_any_work(store, tmp_p
         compare(["nowhere"], store.path, tmp_path / "file")
 
 
-@pytest.mark.parametrize("content", ["", "{}", "not json", '{"schema_version": 7}'])
+@pytest.mark.parametrize("content", ["", "{}", "[]", "not json", '{"schema_version": "2"}'])
 def test_a_foreign_metrics_file_is_refused(tmp_path, content):
     (tmp_path / "metrics.json").write_text(content)
-    with pytest.raises(StoreError, match=r"metrics\.json"):
+    with pytest.raises(StoreError, match=r"metrics\.json' is not a qcsurrogate-comparison of schema version 2: "):
         read_comparison(tmp_path / "metrics.json")
     with pytest.raises(StoreError, match="cannot read"):
         read_comparison(tmp_path / "missing.json")
+
+
+def test_a_metrics_file_of_an_older_schema_is_refused_by_its_version(compared, tmp_path):
+    old = compared[0].model_dump(mode="json") | {"schema_version": 1}
+    (tmp_path / "metrics.json").write_text(json.dumps(old))
+    words = "is of schema version 1, expected 2; write it again with 'qcsurrogate compare'"
+    with pytest.raises(StoreError, match=words):
+        read_comparison(tmp_path / "metrics.json")
 
 
 def test_models_of_one_kind_are_told_apart():
