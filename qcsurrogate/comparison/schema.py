@@ -15,7 +15,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from qcsurrogate.errors import StoreError
 from qcsurrogate.store.spec import SplitName
 
-
 SCHEMA_VERSION: Final = 2
 """2: ``hamiltonian_frobenius_per_sqrt_n``, which version 1 took for a root mean square per electron."""
 
