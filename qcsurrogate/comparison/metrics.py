@@ -1,45 +1,17 @@
-"""Errors of predicted Hamiltonians, orbitals and moments: pure functions of arrays.
+"""Matrices, orbitals and moments: pure functions of arrays.
 
-Matrices are in PySCF's AO order and in Hartree.  The definitions are those that the
-report prints; :mod:`qcsurrogate.comparison.figures` names them and gives their units.
+Matrices are in PySCF's AO order and in Hartree.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import eigh
 
 Array = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class MatrixError:
-    """How far one matrix is from another.
-
-    Attributes:
-        mae: mean absolute error over all elements.
-        largest: largest absolute error of an element.
-        frobenius_per_sqrt_n: sqrt(sum_ij dH_ij^2 / N); unlike the mean over all elements
-            it is not diluted by the distant, empty blocks of a large molecule.
-    """
-
-    mae: float
-    largest: float
-    frobenius_per_sqrt_n: float
-
-
-def matrix_error(predicted: Array, reference: Array, n_electrons: int) -> MatrixError:
-    """Errors of an (n_ao, n_ao) matrix over all its elements."""
-    difference = np.abs(predicted - reference)
-    return MatrixError(
-        mae=float(difference.mean()),
-        largest=float(difference.max()),
-        frobenius_per_sqrt_n=float(np.sqrt((difference**2).sum() / n_electrons)),
-    )
 
 
 def block_means(matrix: Array, offsets: Sequence[int] | NDArray[np.int64]) -> Array:
@@ -68,32 +40,6 @@ def closed_shell_density_matrix(coefficients: Array, n_occupied: int) -> Array:
     """(n_ao, n_ao) density matrix with two electrons in each of the lowest orbitals."""
     occupied = coefficients[:, :n_occupied]
     return np.asarray(2.0 * occupied @ occupied.T)
-
-
-@dataclass(frozen=True)
-class OrbitalError:
-    """Absolute errors of orbital energies, Hartree.
-
-    ``lumo`` and ``gap`` are None where the basis leaves no empty orbital.
-    """
-
-    occupied_mae: float
-    homo: float
-    lumo: float | None
-    gap: float | None
-
-
-def orbital_error(predicted: Array, reference: Array, n_occupied: int) -> OrbitalError:
-    """Errors of (n_ao,) ascending orbital energies of a closed shell."""
-    difference = predicted - reference
-    homo = float(difference[n_occupied - 1])
-    lumo = float(difference[n_occupied]) if n_occupied < len(reference) else None
-    return OrbitalError(
-        occupied_mae=float(np.abs(difference[:n_occupied]).mean()),
-        homo=abs(homo),
-        lumo=None if lumo is None else abs(lumo),
-        gap=None if lumo is None else abs(lumo - homo),
-    )
 
 
 def occupied_subspace_defect(reference: Array, predicted: Array, overlap: Array, n_occupied: int) -> float:

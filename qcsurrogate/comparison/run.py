@@ -112,7 +112,8 @@ def compare_subjects(
     session = Session(subjects, store, collection, threads=settings.threads, quiet=quiet)
     session.measure(keys, {keys[i] for i in order[: settings.density_molecules]})
     session.run_scfs([keys[i] for i in sorted(order[: settings.scf_molecules])])
-    metrics, saving = collection.summaries(), collection.savings()
+    judges = session.judges
+    metrics, saving = collection.summaries(session.figures), collection.savings()
     comparison = Comparison(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         elapsed_s=time.perf_counter() - start,
@@ -120,9 +121,9 @@ def compare_subjects(
         settings=settings,
         data=_data_description(store, collection),
         models=[_model_description(subject, store, collection) for subject in subjects],
-        headline=headline(metrics, saving),
+        headline=headline(metrics, {label: judge.rules for label, judge in judges.items()}, saving),
         metrics=metrics,
-        breakdowns=collection.breakdowns(),
+        breakdowns={label: found for label, judge in judges.items() if (found := judge.breakdown()) is not None},
         saving=saving,
         trust=collection.trust(),
         scf=collection.scf,

@@ -6,7 +6,7 @@ import csv
 import hashlib
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,17 +32,13 @@ class Curve:
 
     Attributes:
         name: the column's name.
-        minutes: (n,) training time.
+        seconds: (n,) training time.
         values: (n,).
     """
 
     name: str
-    minutes: tuple[float, ...]
+    seconds: tuple[float, ...]
     values: tuple[float, ...]
-
-    def scaled(self, factor: float) -> Curve:
-        """The same in another unit."""
-        return replace(self, values=tuple(value * factor for value in self.values))
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,13 +117,12 @@ def read_curves(path: Path) -> tuple[Curve, ...]:
     curves = []
     for name in names:
         pairs = [
-            (seconds / 60.0, value)
+            (seconds, value)
             for row in rows
             if (seconds := _number(row.get("time_s"))) is not None and (value := _number(row.get(name))) is not None
         ]
         if pairs:
-            minutes, values = zip(*pairs, strict=True)
-            curves.append(Curve(name, minutes, values))
+            curves.append(Curve(name, *zip(*pairs, strict=True)))
     return tuple(curves)
 
 

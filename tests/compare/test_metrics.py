@@ -7,9 +7,10 @@ from pyscf import dft
 from scipy.stats import ortho_group, spearmanr
 
 from qcsurrogate.comparison import metrics
-from qcsurrogate.comparison.figures import FIGURE
-from qcsurrogate.comparison.statistics import summarise
+from qcsurrogate.comparison.figures import SHARED
+from qcsurrogate.comparison.schema import Distribution
 from qcsurrogate.conventions import block_diagonal_wigner, inverse_order
+from qcsurrogate.quantities.hamiltonian import judge
 from qcsurrogate.reference.kohn_sham import run_kohn_sham
 from qcsurrogate.reference.settings import Method
 from tests.molecules import WATER, random_orthogonal
@@ -29,7 +30,7 @@ def orbitals(scf):
 
 
 def test_summary_of_known_values():
-    summary = summarise([1.0, 2.0, 3.0, 4.0, 10.0], "hartree")
+    summary = Distribution.of([1.0, 2.0, 3.0, 4.0, 10.0], "hartree")
     assert (summary.count, summary.mean, summary.median, summary.max) == (5, 4.0, 3.0, 10.0)
     assert summary.p95 == pytest.approx(np.percentile([1, 2, 3, 4, 10], 95))
 
@@ -37,27 +38,32 @@ def test_summary_of_known_values():
 @pytest.mark.parametrize("values", [[], [1.0, np.nan], [np.inf]])
 def test_summary_refuses_what_has_no_mean(values):
     with pytest.raises(ValueError, match="finite"):
-        summarise(values, "hartree")
+        Distribution.of(values, "hartree")
 
 
 def test_matrix_error_of_a_known_perturbation():
     reference = np.zeros((4, 4))
     predicted = reference.copy()
     predicted[0, 1] = predicted[1, 0] = -0.3
-    error = metrics.matrix_error(predicted, reference, n_electrons=2)
-    assert error.mae == pytest.approx(0.6 / 16)
-    assert error.largest == 0.3
-    assert error.frobenius_per_sqrt_n == pytest.approx(0.3)  # sqrt((0.09 + 0.09) / 2)
-    assert "Frobenius" in FIGURE["hamiltonian_frobenius_per_sqrt_n"].title
-    assert not [f.title for f in FIGURE.values() if "mean-square" in f.title.lower() or "rms" in f.name]
+    error = judge.matrix_values(predicted, reference, n_electrons=2)
+    assert error["hamiltonian_mae"] == pytest.approx(0.6 / 16)
+    assert error["hamiltonian_largest_error"] == 0.3
+    assert error["hamiltonian_frobenius_per_sqrt_n"] == pytest.approx(0.3)  # sqrt((0.09 + 0.09) / 2)
+
+
+def test_no_norm_is_called_a_mean_square():
+    titles = {f.name: f.title for f in (*SHARED, *judge.HamiltonianJudge.figures)}
+    assert titles["hamiltonian_frobenius_per_sqrt_n"] == "Frobenius norm of the Hamiltonian error / sqrt(N)"
+    assert not [t for name, t in titles.items() if "mean-square" in t.lower() or "rms" in name]
 
 
 def test_frobenius_per_sqrt_n_is_not_diluted_by_a_distant_copy():
     error = np.diag([0.1, 0.2])
-    one = metrics.matrix_error(error, np.zeros((2, 2)), 2)
-    two = metrics.matrix_error(np.kron(np.eye(2), error), np.zeros((4, 4)), 4)
-    assert two.frobenius_per_sqrt_n == pytest.approx(one.frobenius_per_sqrt_n)
-    assert two.mae == pytest.approx(one.mae / 2)
+    one = judge.matrix_values(error, np.zeros((2, 2)), 2)
+    two = judge.matrix_values(np.kron(np.eye(2), error), np.zeros((4, 4)), 4)
+    name = "hamiltonian_frobenius_per_sqrt_n"
+    assert two[name] == pytest.approx(one[name])
+    assert two["hamiltonian_mae"] == pytest.approx(one["hamiltonian_mae"] / 2)
 
 
 def test_block_means_are_means_of_blocks():
@@ -80,14 +86,13 @@ def test_density_matrix_of_the_orbitals_is_that_of_the_scf(scf, orbitals):
 
 def test_orbital_errors_of_shifted_levels():
     reference = np.array([-20.0, -1.0, -0.5, 0.1, 0.3])
-    error = metrics.orbital_error(reference + np.array([0.0, 0.1, -0.2, 0.3, 9.0]), reference, 3)
-    assert error.occupied_mae == pytest.approx(0.1)
-    assert (error.homo, error.lumo, error.gap) == pytest.approx((0.2, 0.3, 0.5))
+    error = judge.orbital_values(judge.Levels("", 3, reference, reference + np.array([0.0, 0.1, -0.2, 0.3, 9.0])))
+    assert error == pytest.approx({"occupied_energy_mae": 0.1, "homo_error": 0.2, "lumo_error": 0.3, "gap_error": 0.5})
 
 
 def test_no_lumo_in_a_full_basis():
-    error = metrics.orbital_error(np.array([-1.0]), np.array([-1.1]), 1)
-    assert (error.lumo, error.gap) == (None, None)
+    error = judge.orbital_values(judge.Levels("", 1, np.array([-1.1]), np.array([-1.0])))
+    assert error.keys() == {"occupied_energy_mae", "homo_error"}
 
 
 def test_subspace_ignores_rotations_among_occupied_orbitals(scf, orbitals):

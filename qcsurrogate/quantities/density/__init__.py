@@ -26,7 +26,7 @@ class Density(Quantity):
     name: ClassVar[str] = "density"
     units: ClassVar[Mapping[str, str]] = {"density_coefficients": "e bohr^-1.5", "density": "e bohr^-3"}
     settings: ClassVar[type[DensitySettings]] = DensitySettings
-    ranking: ClassVar[tuple[str, ...]] = ("density_nmae", "dipole_error")
+    ranking: ClassVar[tuple[str, ...]] = ("density_nmae", "dipole_error", "density_nmae_network")
 
     def read_labels(
         self,
