@@ -11,11 +11,12 @@ import pytest
 from qcsurrogate.comparison import pictures, sections
 from qcsurrogate.comparison.report import _warnings, render_report
 from qcsurrogate.comparison.run import compare_subjects
-from qcsurrogate.comparison.schema import Failure
+from qcsurrogate.comparison.schema import Failure, PairSummary
 from qcsurrogate.comparison.showcase import Plane, PlaneDensities
 from qcsurrogate.comparison.subjects import Curve
 from qcsurrogate.comparison.text import duration, number
 from qcsurrogate.quantities.hamiltonian.breakdown import BlockErrors, shell_names
+from qcsurrogate.quantities.hamiltonian.judge import _shell_pictures
 from qcsurrogate.structures import Structure
 from tests.compare.conftest import METHOD, settings
 from tests.compare.known import HOSTILE_NAME, known_density, known_hamiltonian, symmetric_noise
@@ -88,9 +89,10 @@ def test_pictures_hold_no_script_and_no_outside_reference(page):
                     assert value.startswith(("#", "data:image/png;base64,"))
 
 
-def test_every_picture_says_what_it_shows(page):
+def test_every_picture_says_what_it_shows(html, page):
     images = page.all("img")
     assert len(images) >= 16
+    assert "figure.wide img { max-width: none; }" in html
     assert all(len(image["alt"]) > 30 for image in images)
     assert len({image["alt"] for image in images}) == len(images)
 
@@ -263,3 +265,31 @@ def test_labels_of_dense_levels_do_not_overlap():
     heights = pictures._spread([0.0, 0.01, 0.02, 5.0, 5.0], 0.5)
     assert np.diff(heights).min() >= 0.5 - 1e-12
     assert np.mean(heights[:3]) == pytest.approx(0.01)
+
+
+def _inches(source: str) -> tuple[float, float]:
+    svg = _svg_of(source)
+    return float(svg.attrib["width"].removesuffix("pt")) / 72, float(svg.attrib["height"].removesuffix("pt")) / 72
+
+
+SHELLS = ("1s", "2s", "3s", "2p", "3p", "3d")
+
+
+@pytest.mark.parametrize("elements", ["HO", "HCNOF", "HCNOFPSBI"])
+def test_every_shell_of_a_heat_map_has_room_for_its_label(elements):
+    """A fifth of an inch a row holds 8 points; the picture grows, keeps its size in the page and scrolls."""
+    shells = [f"{element} {shell}" for element in elements for shell in SHELLS]
+    pairs = [
+        PairSummary.of([1e-6], "hartree", first=a, second=b, atoms=atoms)
+        for i, a in enumerate(shells)
+        for b in shells[i:]
+        for atoms in ("same", "different")
+        if atoms == "different" or a[0] == b[0]
+    ]
+    one_atom, two_atoms = _shell_pictures(pairs)
+    assert (one_atom.wide, two_atoms.wide) == (False, len(shells) > 10)
+    for picture in (one_atom, two_atoms):
+        height = float(_svg_of(picture.source).attrib["height"].removesuffix("pt")) / 72
+        assert height >= 0.2 * len(shells)
+    width = float(_svg_of(two_atoms.source).attrib["width"].removesuffix("pt")) / 72
+    assert width >= 0.2 * len(shells)
