@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from qcsurrogate.comparison.judge import Judge
     from qcsurrogate.models.base import SurrogateModel
     from qcsurrogate.models.files import ModelMetadata
+    from qcsurrogate.prediction.results import Prediction
     from qcsurrogate.prediction.surrogate import Surrogate
     from qcsurrogate.store.spec import SplitName
     from qcsurrogate.store.store import Store
@@ -40,6 +41,7 @@ class Quantity(ABC):
 
     Attributes:
         name: in files, on the command line and in reports.
+        prediction: class of its predictions.
         units: unit of everything that its models predict; written into model files.
         settings: pydantic model of the ``model:`` section of its training configuration.
         validation_unit: unit of all validation errors of the training log, which the report draws
@@ -49,6 +51,7 @@ class Quantity(ABC):
     """
 
     name: ClassVar[str]
+    prediction: ClassVar[type[Prediction]]
     units: ClassVar[Mapping[str, str]]
     settings: ClassVar[type[BaseModel]]
     validation_unit: ClassVar[str] = ""

@@ -38,7 +38,7 @@ class Collection:
 
     def add_reference(self, key: str, reference: Reference) -> None:
         """Note a molecule and the figures of its record."""
-        n, (energies, _) = reference.n_occupied, reference.orbitals
+        n, energies = reference.n_occupied, reference.orbitals.energies
         figures = {"energy": reference.record.energy, "homo": float(energies[n - 1])}
         if n < len(energies):
             figures |= {"lumo": float(energies[n]), "gap": float(energies[n] - energies[n - 1])}

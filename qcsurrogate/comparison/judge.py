@@ -9,12 +9,13 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from qcsurrogate.comparison.densities import ElectronDensity
 from qcsurrogate.comparison.figures import Figure
 from qcsurrogate.comparison.headline import Rule
-from qcsurrogate.comparison.measure import PredictedOrbitals, Reference, Values
+from qcsurrogate.comparison.measure import Reference, Values
 from qcsurrogate.comparison.page import Section
 from qcsurrogate.comparison.schema import Breakdown, Comparison
+from qcsurrogate.density.densities import ElectronDensity
+from qcsurrogate.reference.orbitals import Orbitals
 from qcsurrogate.store.store import Store
 
 
@@ -36,7 +37,7 @@ class Judge(ABC):
     def measure(self, prediction: Any, reference: Reference, *, on_grid: bool) -> Values:
         """Figures of one molecule; those that cost an integration over a grid only ``on_grid``."""
 
-    def orbitals(self, prediction: Any, reference: Reference) -> PredictedOrbitals | None:
+    def orbitals(self, prediction: Any, reference: Reference) -> Orbitals | None:
         """Orbitals of a prediction; None where the quantity has none."""
         return None
 

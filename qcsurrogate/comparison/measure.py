@@ -10,21 +10,14 @@ from numpy.typing import NDArray
 from pyscf.gto import Mole
 
 from qcsurrogate.basis import BasisSet
-from qcsurrogate.comparison.densities import (
-    ChargeMoments,
-    ElectronDensity,
-    GaussianDensity,
-    IntegrationGrid,
-    Moments,
-    OrbitalDensity,
-    charge_moments,
-    free_atom_density,
-    nmae,
-)
-from qcsurrogate.comparison.metrics import closed_shell_density_matrix, solve_orbitals
-from qcsurrogate.comparison.scf import ScfRun, evaluate_once
+from qcsurrogate.comparison.metrics import nmae
+from qcsurrogate.density.densities import ElectronDensity, GaussianDensity, OrbitalDensity, free_atom_density
+from qcsurrogate.density.grid import IntegrationGrid
+from qcsurrogate.density.moments import ChargeMoments, Moments, charge_moments
 from qcsurrogate.reference.atoms import FreeAtoms
+from qcsurrogate.reference.evaluation import ScfRun, evaluate_once
 from qcsurrogate.reference.kohn_sham import build_molecule
+from qcsurrogate.reference.orbitals import Orbitals
 from qcsurrogate.reference.record import ReferenceRecord
 from qcsurrogate.reference.settings import Method
 from qcsurrogate.structures import Structure
@@ -67,9 +60,13 @@ class Reference:
         return build_molecule(self.structure, self.method)
 
     @cached_property
-    def orbitals(self) -> tuple[Array, Array]:
-        """Orbital energies (n_ao,) and coefficients (n_ao, n_ao) of the stored Hamiltonian."""
-        return solve_orbitals(self.record.hamiltonian, self.record.overlap)
+    def orbitals(self) -> Orbitals:
+        """Orbitals of the stored Hamiltonian."""
+        return self.orbitals_of(self.record.hamiltonian)
+
+    def orbitals_of(self, hamiltonian: Array) -> Orbitals:
+        """Orbitals of another (n_ao, n_ao) Hamiltonian in the overlap of the record."""
+        return Orbitals.of(hamiltonian, self.record.overlap, self.n_occupied)
 
     @cached_property
     def grid(self) -> IntegrationGrid:
@@ -93,20 +90,6 @@ class Reference:
         """Percent of electrons that the free atoms alone put in the wrong place."""
         free = MeasuredDensity(free_atom_density(self.structure, self.atoms), self.structure)
         return free.nmae(self.density, self.grid)
-
-
-@dataclass(frozen=True, eq=False)
-class PredictedOrbitals:
-    """Orbitals and density matrix of a predicted Hamiltonian, solved with the reference's overlap."""
-
-    energies: Array
-    coefficients: Array
-    density_matrix: Array
-
-    @classmethod
-    def of(cls, hamiltonian: Array, reference: Reference) -> PredictedOrbitals:
-        energies, coefficients = solve_orbitals(hamiltonian, reference.record.overlap)
-        return cls(energies, coefficients, closed_shell_density_matrix(coefficients, reference.n_occupied))
 
 
 @dataclass(eq=False)
@@ -162,7 +145,7 @@ def density_values(density: MeasuredDensity, reference: Reference, *, on_grid: b
     return values
 
 
-def energy_values(orbitals: PredictedOrbitals, reference: Reference, threads: int) -> Values:
+def energy_values(orbitals: Orbitals, reference: Reference, threads: int) -> Values:
     """Figures that cost one Fock build: the one-shot energy and the commutator."""
     once = evaluate_once(reference.structure, reference.method, orbitals.density_matrix, threads=threads)
     return {

@@ -12,15 +12,15 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from qcsurrogate.comparison.collect import Collection
-from qcsurrogate.comparison.densities import LOWEST_GRID_LEVEL
 from qcsurrogate.comparison.headline import headline
 from qcsurrogate.comparison.report import render_report
 from qcsurrogate.comparison.schema import Comparison, DataDescription, ModelDescription, Settings
 from qcsurrogate.comparison.session import Session
 from qcsurrogate.comparison.showcase import Showcase, choose_showcase
 from qcsurrogate.comparison.subjects import Subject, check_domain, differences, load_subjects
+from qcsurrogate.density.grid import LOWEST_GRID_LEVEL
 from qcsurrogate.errors import OutputError, SpecError, StoreError, suggestion
-from qcsurrogate.prediction.output import write_output
+from qcsurrogate.files.output import write_output
 from qcsurrogate.store.spec import SPLIT_NAMES, SplitName
 from qcsurrogate.store.store import Store
 from qcsurrogate.versions import installed_versions

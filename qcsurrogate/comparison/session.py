@@ -12,11 +12,11 @@ from qcsurrogate.comparison.figures import SHARED, Figure
 from qcsurrogate.comparison.judge import Judge, finite
 from qcsurrogate.comparison.measure import Reference, energy_values, scf_values
 from qcsurrogate.comparison.progress import progress
-from qcsurrogate.comparison.scf import ScfRun, run_scf
 from qcsurrogate.comparison.schema import ScfComparison, ScfCounts
 from qcsurrogate.comparison.subjects import Subject
 from qcsurrogate.errors import DomainError, QCSurrogateError, SpecError
 from qcsurrogate.prediction.results import Prediction
+from qcsurrogate.reference.evaluation import ScfRun, run_scf
 from qcsurrogate.reference.record import ReferenceRecord
 from qcsurrogate.registry import find_quantity
 from qcsurrogate.store.store import Store

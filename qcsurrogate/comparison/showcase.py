@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcsurrogate.comparison.collect import Collection, name_of
-from qcsurrogate.comparison.densities import ElectronDensity, GaussianDensity
 from qcsurrogate.comparison.figures import DENSITY_NMAE
 from qcsurrogate.comparison.judge import Judge
 from qcsurrogate.comparison.session import Session
 from qcsurrogate.comparison.subjects import Curve, Subject
+from qcsurrogate.density.densities import ElectronDensity, GaussianDensity
 from qcsurrogate.registry import find_quantity
 from qcsurrogate.structures import Structure
 

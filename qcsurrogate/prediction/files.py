@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcsurrogate.errors import SpecError
-from qcsurrogate.prediction.output import write_output
+from qcsurrogate.files.output import write_output
 from qcsurrogate.prediction.results import Prediction
 
 SUFFIXES = (".npz", ".h5")

@@ -56,7 +56,8 @@ def test_one_prediction_need_not_be_a_list(densities, tmp_path):
 
 def test_summary_is_json(hamiltonians, densities):
     data = json.loads(json.dumps(summary(hamiltonians), allow_nan=False))
-    assert data["units"] == {"homo": "hartree", "lumo": "hartree", "gap": "hartree", "dipole": "e bohr"}
+    moments = {"dipole": "e bohr", "quadrupole": "e bohr^2"}
+    assert data["units"] == {"homo": "hartree", "lumo": "hartree", "gap": "hartree", **moments}
     assert [entry["formula"] for entry in data["structures"]] == ["H2O", "H2"]
     assert data["structures"][0]["gap"] == pytest.approx(hamiltonians[0].gap)
     assert len(data["structures"][0]["dipole"]) == 3

@@ -120,6 +120,7 @@ class ToyJudge(Judge):
 
 class ToyEnergy(Quantity):
     name = "toy_energy"
+    prediction = ToyPrediction
     units: ClassVar[Mapping[str, str]] = {"energy": "hartree"}
     settings = ToySettings
     ranking = ("toy_energy_error",)

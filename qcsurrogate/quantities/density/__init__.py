@@ -14,6 +14,7 @@ from qcsurrogate.models.files import ModelMetadata
 from qcsurrogate.models.settings import DensitySettings
 from qcsurrogate.quantities.density.judge import DensityJudge
 from qcsurrogate.quantities.density.model import DensityModel
+from qcsurrogate.quantities.density.prediction import DensityPrediction
 from qcsurrogate.quantities.density.surrogate import DensitySurrogate
 from qcsurrogate.registry import Quantity
 from qcsurrogate.store.spec import SplitName
@@ -24,6 +25,7 @@ class Density(Quantity):
     """The density less that of the free atoms, over atom-orthonormal functions."""
 
     name: ClassVar[str] = "density"
+    prediction: ClassVar[type[DensityPrediction]] = DensityPrediction
     units: ClassVar[Mapping[str, str]] = {"density_coefficients": "e bohr^-1.5", "density": "e bohr^-3"}
     settings: ClassVar[type[DensitySettings]] = DensitySettings
     ranking: ClassVar[tuple[str, ...]] = ("density_nmae", "dipole_error", "density_nmae_network")

@@ -7,13 +7,13 @@ from dataclasses import replace
 from typing import ClassVar
 
 from qcsurrogate.basis import same_functions
-from qcsurrogate.comparison.densities import GaussianDensity
 from qcsurrogate.comparison.figures import DENSITY_NMAE, DIPOLE, HARTREE_ENERGY, QUADRUPOLE, Figure
 from qcsurrogate.comparison.headline import DENSITY, Rule
 from qcsurrogate.comparison.judge import Judge, finite
 from qcsurrogate.comparison.measure import MeasuredDensity, Reference, Values, density_values
 from qcsurrogate.comparison.subjects import auxiliary_name
-from qcsurrogate.prediction.results import DensityPrediction
+from qcsurrogate.density.densities import GaussianDensity
+from qcsurrogate.quantities.density.prediction import DensityPrediction
 from qcsurrogate.quantities.density.surrogate import DensitySurrogate
 from qcsurrogate.store.store import Store
 from qcsurrogate.units import DEBYE_PER_ATOMIC_UNIT
@@ -90,16 +90,12 @@ class DensityJudge(Judge):
         return values
 
     def density(self, prediction: DensityPrediction, reference: Reference) -> GaussianDensity:
-        return GaussianDensity.from_fit(
-            prediction.structure,
-            prediction.density_basis,
-            finite(prediction.density_coefficients, "density coefficients"),
-            prediction.atoms,
-        )
+        finite(prediction.density_coefficients, "density coefficients")
+        return prediction.electron_density
 
     def mismatches(self, store: Store, elements: Sequence[int]) -> list[str]:
         ours, theirs = self._surrogate.method, store.spec.method
-        own = self._surrogate.density_basis.restricted_to(elements)
+        own = self._surrogate.auxiliary_basis.restricted_to(elements)
         if same_functions(own, theirs.density_basis(elements)):
             return []
         return [f"auxiliary basis {auxiliary_name(ours)} against {auxiliary_name(theirs)}"]

@@ -14,6 +14,7 @@ from qcsurrogate.models.files import ModelMetadata
 from qcsurrogate.models.settings import HamiltonianSettings
 from qcsurrogate.quantities.hamiltonian.judge import HamiltonianJudge
 from qcsurrogate.quantities.hamiltonian.model import HamiltonianModel
+from qcsurrogate.quantities.hamiltonian.prediction import HamiltonianPrediction
 from qcsurrogate.quantities.hamiltonian.surrogate import HamiltonianSurrogate
 from qcsurrogate.registry import Quantity
 from qcsurrogate.store.spec import SplitName
@@ -24,6 +25,7 @@ class Hamiltonian(Quantity):
     """H - H0 as irreps in bond frames; orbitals and an SCF start from the whole matrix."""
 
     name: ClassVar[str] = "hamiltonian"
+    prediction: ClassVar[type[HamiltonianPrediction]] = HamiltonianPrediction
     units: ClassVar[Mapping[str, str]] = {"hamiltonian": "hartree"}
     settings: ClassVar[type[HamiltonianSettings]] = HamiltonianSettings
     validation_unit: ClassVar[str] = "hartree"

@@ -11,18 +11,19 @@ from ase.data import atomic_numbers
 from numpy.typing import NDArray
 
 from qcsurrogate.comparison import pictures
-from qcsurrogate.comparison.densities import OrbitalDensity
 from qcsurrogate.comparison.figures import Figure
 from qcsurrogate.comparison.headline import CHEMICAL_ACCURACY_HARTREE, Rule
 from qcsurrogate.comparison.judge import Judge, finite
-from qcsurrogate.comparison.measure import MeasuredDensity, PredictedOrbitals, Reference, Values, density_values
+from qcsurrogate.comparison.measure import MeasuredDensity, Reference, Values, density_values
 from qcsurrogate.comparison.metrics import occupied_subspace_defect, orbital_cosine_defects
 from qcsurrogate.comparison.page import Picture, Section, Table, distribution_table, figure_table, titled
 from qcsurrogate.comparison.schema import Breakdown, Comparison, DistanceSummary, PairSummary
 from qcsurrogate.comparison.text import readable
-from qcsurrogate.prediction.results import HamiltonianPrediction
+from qcsurrogate.density.densities import OrbitalDensity
 from qcsurrogate.quantities.hamiltonian.breakdown import SHELL_LETTERS, BlockErrors
+from qcsurrogate.quantities.hamiltonian.prediction import HamiltonianPrediction
 from qcsurrogate.quantities.hamiltonian.surrogate import HamiltonianSurrogate
+from qcsurrogate.reference.orbitals import Orbitals
 from qcsurrogate.units import EV_PER_HARTREE
 
 Array = NDArray[np.float64]
@@ -114,7 +115,7 @@ class HamiltonianJudge(Judge):
         values = matrix_values(hamiltonian, record.hamiltonian, reference.n_electrons) | orbital_values(levels)
         if record.baseline is not None:
             values["baseline_mae"] = float(np.abs(record.baseline - record.hamiltonian).mean())
-        spaces = (reference.orbitals[1], orbitals.coefficients, record.overlap, reference.n_occupied)
+        spaces = (reference.orbitals.coefficients, orbitals.coefficients, record.overlap, reference.n_occupied)
         values["occupied_subspace_defect"] = occupied_subspace_defect(*spaces)
         values["orbital_cosine_defect"] = float(orbital_cosine_defects(*spaces).mean())
         density = MeasuredDensity(OrbitalDensity(reference.mol, orbitals.density_matrix), reference.structure)
@@ -123,8 +124,8 @@ class HamiltonianJudge(Judge):
         self.levels.append(levels)
         return values
 
-    def orbitals(self, prediction: HamiltonianPrediction, reference: Reference) -> PredictedOrbitals:
-        return PredictedOrbitals.of(prediction.hamiltonian, reference)
+    def orbitals(self, prediction: HamiltonianPrediction, reference: Reference) -> Orbitals:
+        return reference.orbitals_of(prediction.hamiltonian)
 
     def density(self, prediction: HamiltonianPrediction, reference: Reference) -> OrbitalDensity:
         return OrbitalDensity(reference.mol, self.orbitals(prediction, reference).density_matrix)
@@ -135,8 +136,8 @@ class HamiltonianJudge(Judge):
     def show(self, prediction: HamiltonianPrediction, reference: Reference, name: str) -> None:
         self.shown = self._levels(self.orbitals(prediction, reference), reference, name)
 
-    def _levels(self, orbitals: PredictedOrbitals, reference: Reference, name: str = "") -> Levels:
-        return Levels(name, reference.n_occupied, reference.orbitals[0], orbitals.energies)
+    def _levels(self, orbitals: Orbitals, reference: Reference, name: str = "") -> Levels:
+        return Levels(name, reference.n_occupied, reference.orbitals.energies, orbitals.energies)
 
     def sections(self, comparison: Comparison, label: str) -> list[Section]:
         return [self._orbital_section(comparison, label), self._matrix_section(comparison, label)]
