@@ -162,7 +162,7 @@ def _train(options: argparse.Namespace) -> int:
 
 def _predict(options: argparse.Namespace) -> int:
     from qcsurrogate.domain import OutsideTrainingDomain
-    from qcsurrogate.prediction.files import check_suffix, save, summary
+    from qcsurrogate.prediction.files import check_suffix, save_predictions, summary
     from qcsurrogate.prediction.results import PredictionWithDensity
     from qcsurrogate.prediction.surrogate import load
     from qcsurrogate.sources.readers import read_structures
@@ -181,7 +181,7 @@ def _predict(options: argparse.Namespace) -> int:
         predictions: Sequence[Prediction] = surrogate.predict(
             structures, batch_size=options.batch_size, strict=options.strict
         )
-    save(predictions, out)
+    save_predictions(predictions, out)
     cubes = []
     if options.cube:
         names = _file_names(out, [p.structure.name for p in predictions])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from ase.data import chemical_symbols
 
 from qcsurrogate.basis import same_functions
 from qcsurrogate.domain import OutsideTrainingDomain
-from qcsurrogate.errors import DomainError, ModelFileError, SpecError
+from qcsurrogate.errors import DomainError, SpecError
 from qcsurrogate.prediction.surrogate import MODEL_FILE_NAME, Surrogate, load
 from qcsurrogate.reference.atoms import free_atoms_to_dict
 from qcsurrogate.reference.settings import EvenTempered, Method
@@ -79,7 +78,7 @@ def load_subjects(paths: Sequence[str | Path]) -> list[Subject]:
     surrogates = [load(path) for path in paths]
     labels = _labels([s.kind for s in surrogates], files)
     return [
-        Subject(label, surrogate, file, _sha256(file), read_curves(file.parent / CURVE_FILE_NAME))
+        Subject(label, surrogate, file, surrogate.source.sha256, read_curves(file.parent / CURVE_FILE_NAME))
         for label, surrogate, file in zip(labels, surrogates, files, strict=True)
     ]
 
@@ -96,14 +95,6 @@ def _labels(kinds: Sequence[str], files: Sequence[Path]) -> list[str]:
             number += 1
         labels.append(unique)
     return labels
-
-
-def _sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise ModelFileError(f"cannot read '{path}' ({error.strerror or error})") from error
 
 
 def read_curves(path: Path) -> tuple[Curve, ...]:

@@ -58,23 +58,15 @@ def load(path: str | Path, device: str = "cpu") -> Surrogate[Any]:
                 f"the folder '{folder}' holds no {MODEL_FILE_NAME}; expected the folder of a training run that has "
                 "validated at least once, or the path of a model file"
             )
+    written = path.stat().st_mtime_ns if path.is_file() else None
     model, metadata = read_model(path, _device(device))
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if path.stat().st_mtime_ns != written:
+        raise ModelFileError(f"the model file '{path}' was replaced while it was read: load it again")
     surrogate = find_quantity(metadata.kind).surrogate(model, metadata)
-    surrogate.source = replace(surrogate.source, file=path.name, sha256=file_sha256(path))
+    surrogate.source = replace(surrogate.source, file=path.name, sha256=digest)
     return surrogate
-
-
-def file_sha256(path: Path) -> str:
-    """Digest of a model file.
-
-    Raises:
-        ModelFileError: if it cannot be read.
-    """
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise ModelFileError(f"cannot read '{path}' ({error.strerror or error})") from error
 
 
 def _device(name: str) -> torch.device:
