@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 import torch
 
 from qcsurrogate.basis import BasisSet
-from qcsurrogate.data.datasets import DensityDataset
 from qcsurrogate.models.build import readable, validated, with_neighbours
 from qcsurrogate.models.files import ModelMetadata
 from qcsurrogate.models.settings import DensitySettings
 from qcsurrogate.quantities.density.judge import DensityJudge
+from qcsurrogate.quantities.density.labels import DensityDataset
 from qcsurrogate.quantities.density.model import DensityModel
 from qcsurrogate.quantities.density.prediction import DensityPrediction
 from qcsurrogate.quantities.density.surrogate import DensitySurrogate
