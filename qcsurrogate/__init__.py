@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from qcsurrogate.comparison.run import compare
     from qcsurrogate.generation import generate
     from qcsurrogate.pipeline import train_surrogate
+    from qcsurrogate.prediction.files import save_predictions
+    from qcsurrogate.prediction.reading import load_predictions
     from qcsurrogate.prediction.surrogate import load
     from qcsurrogate.store.spec import load_spec
     from qcsurrogate.store.store import Store
@@ -59,8 +61,10 @@ __all__ = [
     "compare",
     "generate",
     "load",
+    "load_predictions",
     "load_spec",
     "register",
+    "save_predictions",
     "train_surrogate",
 ]
 
@@ -70,7 +74,9 @@ _PLACES = {
     "compare": "comparison.run",
     "generate": "generation",
     "load": "prediction.surrogate",
+    "load_predictions": "prediction.reading",
     "load_spec": "store.spec",
+    "save_predictions": "prediction.files",
     "train_surrogate": "pipeline",
 }
 """Where the names that cost an import are defined."""

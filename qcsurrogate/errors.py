@@ -78,7 +78,7 @@ class TrainingError(QCSurrogateError):
 
 
 class OutputError(QCSurrogateError):
-    """A result that cannot be written where it was asked for."""
+    """A result that cannot be written where it was asked for, or read again."""
 
     exit_code = 9
 

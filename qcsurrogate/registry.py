@@ -21,11 +21,9 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from qcsurrogate.comparison.judge import Judge
-    from qcsurrogate.comparison.page import Section
-    from qcsurrogate.comparison.schema import Comparison
-    from qcsurrogate.comparison.showcase import Showcase
     from qcsurrogate.models.base import SurrogateModel
     from qcsurrogate.models.files import ModelMetadata
+    from qcsurrogate.prediction.results import Prediction
     from qcsurrogate.prediction.surrogate import Surrogate
     from qcsurrogate.store.spec import SplitName
     from qcsurrogate.store.store import Store
@@ -43,17 +41,20 @@ class Quantity(ABC):
 
     Attributes:
         name: in files, on the command line and in reports.
+        prediction: class of its predictions.
         units: unit of everything that its models predict; written into model files.
         settings: pydantic model of the ``model:`` section of its training configuration.
-        validation_unit: unit in which the report draws all validation errors of the training
-            log together, and the factor to it; ("", 1) where each has its own.
-        ranking: figures by which the report lists its worst molecules, most telling first.
+        validation_unit: unit of all validation errors of the training log, which the report draws
+            together; empty where each has its own.
+        ranking: figures of the report's table of worst molecules, most telling first: the first
+            that was measured orders them.
     """
 
     name: ClassVar[str]
+    prediction: ClassVar[type[Prediction]]
     units: ClassVar[Mapping[str, str]]
     settings: ClassVar[type[BaseModel]]
-    validation_unit: ClassVar[tuple[str, float]] = ("", 1.0)
+    validation_unit: ClassVar[str] = ""
     ranking: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
@@ -99,11 +100,7 @@ class Quantity(ABC):
 
     @abstractmethod
     def judge(self, surrogate: Any) -> Judge:
-        """Measures predictions of one surrogate against references."""
-
-    def sections(self, comparison: Comparison, showcase: Showcase, label: str) -> list[Section | None]:
-        """Sections of the report that only this quantity has."""
-        return []
+        """Measures predictions of one surrogate against references, and shows what it found."""
 
 
 _registered: dict[str, Quantity] = {}

@@ -255,8 +255,10 @@ def test_predict_hamiltonians(run, tiny_runs, water_xyz, tmp_path):
     with np.load(tmp_path / "out.npz", allow_pickle=False) as file:
         assert file["000000/hamiltonian"].shape == (7, 7)
         np.testing.assert_allclose(file["000000/dipole"], entry["dipole"])
-    code, out, err = run("predict", tiny_runs["hamiltonian"], water_xyz, "--out", tmp_path / "out.npz")
+    cube = ["--cube", "density", "--resolution", "1.0"]
+    code, out, err = run("predict", tiny_runs["hamiltonian"], water_xyz, "--out", tmp_path / "out.npz", *cube)
     assert code == 0
+    assert (tmp_path / "out.cube").is_file()
     assert "gap" in out
     assert "wrote" in err
 
@@ -316,11 +318,6 @@ def test_predict_refuses_bad_files_and_options(run, tiny_runs, water_xyz, tmp_pa
         ([tmp_path, water_xyz, "--out", tmp_path / "o.npz"], 6, "holds no model.safetensors"),
         ([tiny_runs["density"], water_xyz, "--out", tmp_path / "o.txt"], 2, "expected the ending .npz or .h5"),
         ([tiny_runs["density"], water_xyz, "--out", tmp_path / "no" / "o.npz"], 9, "cannot write the predictions"),
-        (
-            [tiny_runs["hamiltonian"], water_xyz, "--out", tmp_path / "o.npz", "--cube", "density"],
-            2,
-            "needs a density model",
-        ),
         (
             [tiny_runs["density"], water_xyz, "--out", tmp_path / "o.npz", "--device", "abacus"],
             2,

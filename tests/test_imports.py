@@ -22,6 +22,7 @@ ORDER = [
     ("structures",),
     ("domain", "files"),
     ("reference", "resources"),
+    ("density",),
     ("sources",),
     ("store",),
     ("clusters",),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -27,6 +29,9 @@ def test_python_snippets_run(tiny_folder, tiny_runs, water_xyz, monkeypatch, cap
         exec(compile(snippet, "README.md", "exec"), namespace)
     assert (tiny_folder / "water.cube").is_file()
     assert "gap" in capsys.readouterr().out
+    (outside,) = (snippet for snippet in snippets if "def molecule_of" in snippet)
+    code = f"import sys\nsys.modules['qcsurrogate'] = None\n{outside}"
+    assert "electrons / bohr^3" in subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
 
 
 @pytest.mark.parametrize(

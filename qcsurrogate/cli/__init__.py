@@ -32,7 +32,7 @@ exit codes:
   6    a model file that is missing or damaged
   7    a model asked about elements, a charge, a spin or a basis it was not trained on
   8    training that cannot start, resume or go on
-  9    a result that cannot be written
+  9    a result that cannot be written, or read back
   10   a cluster that cannot be started, reached or kept up; generate goes on when it is started again
   130  stopped by Ctrl-C; generate, train and demo go on when they are started again
   141  whatever read the output closed it"""

@@ -22,7 +22,7 @@ from qcsurrogate.cli.arguments import (
     short,
 )
 from qcsurrogate.errors import QCSurrogateError, SpecError
-from qcsurrogate.registry import quantity_names
+from qcsurrogate.registry import find_quantity, quantity_names
 
 if TYPE_CHECKING:
     from qcsurrogate.prediction.results import Prediction
@@ -68,7 +68,9 @@ def add_predict(commands: Commands) -> None:
     parser.add_argument("structures", metavar="STRUCTURES", nargs="+", help="xyz, extxyz or npz files")
     parser.add_argument("--out", required=True, metavar="FILE", help="arrays of all structures, .npz or .h5")
     parser.add_argument(
-        "--cube", choices=["density"], help="also write a cube file beside FILE for every structure (density models)"
+        "--cube",
+        choices=["density"],
+        help="also write a cube file of the electron density of every structure beside FILE",
     )
     parser.add_argument(
         "--resolution", type=float, default=0.2, metavar="BOHR", help="distance of the cube's points (default: 0.2)"
@@ -172,15 +174,18 @@ def _train(options: argparse.Namespace) -> int:
 
 def _predict(options: argparse.Namespace) -> int:
     from qcsurrogate.domain import OutsideTrainingDomain
-    from qcsurrogate.prediction.files import check_suffix, save, summary
-    from qcsurrogate.prediction.results import DensityPrediction
+    from qcsurrogate.prediction.files import check_suffix, save_predictions, summary
+    from qcsurrogate.prediction.results import PredictionWithDensity
     from qcsurrogate.prediction.surrogate import load
     from qcsurrogate.sources.readers import read_structures
 
     out = check_suffix(options.out)
     surrogate = load(options.model, options.device)
-    if options.cube and surrogate.kind != "density":
-        raise SpecError(f"--cube density needs a density model; '{options.model}' is a {surrogate.kind} model")
+    if options.cube and not issubclass(find_quantity(surrogate.kind).prediction, PredictionWithDensity):
+        raise SpecError(
+            f"--cube density: the predictions of a {surrogate.kind} model, such as '{options.model}', have no electron "
+            "density; expected a model of densities or Hamiltonians: leave --cube out"
+        )
     charge, spin = surrogate.method.charge, surrogate.method.spin
     structures = [s for path in options.structures for s in read_structures(path, charge, spin)]
     with warnings.catch_warnings():
@@ -188,12 +193,12 @@ def _predict(options: argparse.Namespace) -> int:
         predictions: Sequence[Prediction] = surrogate.predict(
             structures, batch_size=options.batch_size, strict=options.strict
         )
-    save(predictions, out)
+    save_predictions(predictions, out)
     cubes = []
     if options.cube:
         names = _file_names(out, [p.structure.name for p in predictions])
         for path, prediction in zip(names, predictions, strict=True):
-            if isinstance(prediction, DensityPrediction):
+            if isinstance(prediction, PredictionWithDensity):
                 prediction.write_cube(path, resolution=options.resolution, margin=options.margin)
                 cubes.append(str(path))
     if not options.quiet:

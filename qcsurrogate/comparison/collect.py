@@ -3,30 +3,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
-from qcsurrogate.comparison.breakdown import BlockErrors, PairKind
-from qcsurrogate.comparison.figures import FIGURE
-from qcsurrogate.comparison.measure import Parity, Reference, Values
+from qcsurrogate.comparison.figures import Figure
+from qcsurrogate.comparison.measure import Reference, Values
 from qcsurrogate.comparison.metrics import rank_correlation
-from qcsurrogate.comparison.schema import (
-    Breakdown,
-    DistanceSummary,
-    Failure,
-    FigureSummary,
-    Molecule,
-    PairSummary,
-    Saving,
-    ScfComparison,
-    Trust,
-)
-from qcsurrogate.comparison.statistics import Summary, summarise
+from qcsurrogate.comparison.schema import Failure, FigureSummary, Molecule, Saving, ScfComparison, Trust
+from qcsurrogate.errors import QCSurrogateError
 from qcsurrogate.structures import Structure
-
-Array = NDArray[np.float64]
 
 
 @dataclass
@@ -37,7 +24,6 @@ class Collection:
         structures: of all compared molecules, by key, in order.
         references: reference figures of each molecule.
         values: values[label][key][figure].
-        blocks, parities: of each model whose judge gathers them.
         scf: one entry per molecule of the SCF part.
         failures: what could not be measured.
         outside: names of molecules outside of each model's training data, or not known to be inside.
@@ -46,15 +32,13 @@ class Collection:
     structures: dict[str, Structure] = field(default_factory=dict)
     references: dict[str, dict[str, float]] = field(default_factory=dict)
     values: dict[str, dict[str, Values]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(dict)))
-    blocks: dict[str, BlockErrors] = field(default_factory=dict)
-    parities: dict[str, Parity] = field(default_factory=dict)
     scf: list[ScfComparison] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     outside: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
 
     def add_reference(self, key: str, reference: Reference) -> None:
         """Note a molecule and the figures of its record."""
-        n, (energies, _) = reference.n_occupied, reference.orbitals
+        n, energies = reference.n_occupied, reference.orbitals.energies
         figures = {"energy": reference.record.energy, "homo": float(energies[n - 1])}
         if n < len(energies):
             figures |= {"lumo": float(energies[n]), "gap": float(energies[n] - energies[n - 1])}
@@ -62,41 +46,27 @@ class Collection:
 
     def fail(self, key: str, model: str, stage: str, error: BaseException | str) -> None:
         """Note that a molecule could not be measured in one respect."""
-        message = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
+        plain = isinstance(error, str | QCSurrogateError)
+        message = str(error) if plain else f"{type(error).__name__}: {error}"
         self.failures.append(
             Failure(key=key, name=name_of(self.structures[key], key), model=model, stage=stage, message=message)
         )
 
-    def summaries(self) -> dict[str, dict[str, FigureSummary]]:
-        """Every figure that has a value, by model, in the order of the definitions."""
-        result: dict[str, dict[str, FigureSummary]] = {}
-        for label, molecules in self.values.items():
-            result[label] = {}
-            for figure in FIGURE.values():
-                numbers = [values[figure.name] for values in molecules.values() if figure.name in values]
-                if numbers:
-                    summary = summarise(numbers, figure.unit)
-                    result[label][figure.name] = FigureSummary(
-                        title=figure.title, definition=figure.definition, **vars(summary)
-                    )
-        return result
-
-    def breakdowns(self) -> dict[str, Breakdown]:
-        """Hamiltonian errors by pair and distance of each Hamiltonian model."""
+    def summaries(self, figures: Mapping[str, Iterable[Figure]]) -> dict[str, dict[str, FigureSummary]]:
+        """Every figure of a model that has a value, in the order of the definitions."""
         return {
-            label: Breakdown(
-                element_pairs=_pairs(blocks.element_pairs()),
-                shell_pairs=_pairs(blocks.shell_pairs()),
-                distances=[
-                    DistanceSummary(start_angstrom=b.start_angstrom, stop_angstrom=b.stop_angstrom, **vars(b.summary))
-                    for b in blocks.distance_bins()
-                ],
-            )
-            for label, blocks in self.blocks.items()
+            label: {
+                f.name: FigureSummary.of(
+                    numbers, f.unit, title=f.title, definition=f.definition, shown=f.shown or f.unit
+                )
+                for f in figures[label]
+                if (numbers := [values[f.name] for values in molecules.values() if f.name in values])
+            }
+            for label, molecules in self.values.items()
         }
 
     def savings(self) -> dict[str, Saving]:
-        """What each Hamiltonian model saves an SCF."""
+        """What each model that starts SCFs saves them."""
         labels = sorted({label for row in self.scf for label in row.surrogates})
         return {label: self._saving(label) for label in labels}
 
@@ -119,7 +89,7 @@ class Collection:
         )
 
     def trust(self) -> dict[str, Trust]:
-        """How well the commutator norm ranks the molecules by error, for each Hamiltonian model."""
+        """How well the commutator norm ranks the molecules by error, for each model that starts SCFs."""
         return {
             label: Trust(
                 molecules=sum("commutator_norm" in v for v in molecules.values()),
@@ -156,12 +126,3 @@ class Collection:
 def name_of(structure: Structure, key: str) -> str:
     """What tables call a molecule."""
     return structure.name or f"{structure.formula} {key[:8]}"
-
-
-def _pairs(summaries: dict[PairKind, Summary]) -> list[PairSummary]:
-    return [
-        PairSummary(
-            first=kind.first, second=kind.second, atoms="same" if kind.same_atom else "different", **vars(summary)
-        )
-        for kind, summary in summaries.items()
-    ]

@@ -1,4 +1,4 @@
-"""How predictions of one quantity are measured; each quantity has its own judge."""
+"""How predictions of one quantity are measured and shown; each quantity has its own judge."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from qcsurrogate.comparison.breakdown import BlockErrors
-from qcsurrogate.comparison.densities import ElectronDensity
 from qcsurrogate.comparison.figures import Figure
-from qcsurrogate.comparison.measure import Parity, PredictedOrbitals, Reference, Values
+from qcsurrogate.comparison.headline import Rule
+from qcsurrogate.comparison.measure import Reference, Values
+from qcsurrogate.comparison.page import Section
+from qcsurrogate.comparison.schema import Breakdown, Comparison
+from qcsurrogate.density.densities import ElectronDensity
+from qcsurrogate.reference.orbitals import Orbitals
 from qcsurrogate.store.store import Store
 
 
@@ -21,21 +24,20 @@ class Judge(ABC):
 
     Attributes:
         figures: definitions of the figures that only this quantity has.
+        rules: by which means are called good, fair or poor in the headline, in its order.
         starts_scf: whether its predictions have a ``density_matrix`` that an SCF can start from;
             :meth:`orbitals` is then not None.
-        blocks, parity: gathered while measuring, by quantities with matrix blocks and orbitals.
     """
 
     figures: ClassVar[Sequence[Figure]] = ()
+    rules: ClassVar[Sequence[Rule]] = ()
     starts_scf: ClassVar[bool] = False
-    blocks: BlockErrors | None = None
-    parity: Parity | None = None
 
     @abstractmethod
     def measure(self, prediction: Any, reference: Reference, *, on_grid: bool) -> Values:
         """Figures of one molecule; those that cost an integration over a grid only ``on_grid``."""
 
-    def orbitals(self, prediction: Any, reference: Reference) -> PredictedOrbitals | None:
+    def orbitals(self, prediction: Any, reference: Reference) -> Orbitals | None:
         """Orbitals of a prediction; None where the quantity has none."""
         return None
 
@@ -45,6 +47,17 @@ class Judge(ABC):
 
     def mismatches(self, store: Store, elements: Sequence[int]) -> list[str]:
         """What forbids the comparison on a store beyond functional and orbital basis, in words."""
+        return []
+
+    def breakdown(self) -> Breakdown | None:
+        """Errors of what was measured by pair and distance; None where the quantity has no blocks."""
+        return None
+
+    def show(self, prediction: Any, reference: Reference, name: str) -> None:  # noqa: B027
+        """Once all is measured: here is the molecule of median error, if one shall be drawn in detail."""
+
+    def sections(self, comparison: Comparison, label: str) -> list[Section]:
+        """Sections of the report that only this quantity has."""
         return []
 
 

@@ -1,45 +1,26 @@
-"""Errors of predicted Hamiltonians, orbitals and moments: pure functions of arrays.
+"""Matrices, orbitals and densities: pure functions of arrays.
 
-Matrices are in PySCF's AO order and in Hartree.  The definitions are those that the
-report prints; :mod:`qcsurrogate.comparison.figures` names them and gives their units.
+Matrices are in PySCF's AO order and in Hartree.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import eigh
 
 Array = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class MatrixError:
-    """How far one matrix is from another.
+def nmae(predicted: Array, reference: Array, weights: Array, n_electrons: int) -> float:
+    """100 * int |rho_pred - rho_ref| dr / N, in percent.
 
-    Attributes:
-        mae: mean absolute error over all elements.
-        largest: largest absolute error of an element.
-        rms_per_electron: sqrt(sum_ij dH_ij^2 / N); unlike the mean over all elements
-            it is not diluted by the distant, empty blocks of a large molecule.
+    Args:
+        predicted, reference: (n_points,) densities on one grid.
+        weights: (n_points,).
     """
-
-    mae: float
-    largest: float
-    rms_per_electron: float
-
-
-def matrix_error(predicted: Array, reference: Array, n_electrons: int) -> MatrixError:
-    """Errors of an (n_ao, n_ao) matrix over all its elements."""
-    difference = np.abs(predicted - reference)
-    return MatrixError(
-        mae=float(difference.mean()),
-        largest=float(difference.max()),
-        rms_per_electron=float(np.sqrt((difference**2).sum() / n_electrons)),
-    )
+    return float(100.0 * (weights @ np.abs(predicted - reference)) / n_electrons)
 
 
 def block_means(matrix: Array, offsets: Sequence[int] | NDArray[np.int64]) -> Array:
@@ -56,44 +37,6 @@ def block_means(matrix: Array, offsets: Sequence[int] | NDArray[np.int64]) -> Ar
     sizes = np.diff(bounds)
     sums = np.add.reduceat(np.add.reduceat(matrix, bounds[:-1], axis=0), bounds[:-1], axis=1)
     return np.asarray(sums / np.outer(sizes, sizes))
-
-
-def solve_orbitals(hamiltonian: Array, overlap: Array) -> tuple[Array, Array]:
-    """Orbital energies (n_ao,), ascending, and coefficients (n_ao, n_ao) of HC = SCe."""
-    energies, coefficients = eigh(hamiltonian, overlap)
-    return np.asarray(energies), np.asarray(coefficients)
-
-
-def closed_shell_density_matrix(coefficients: Array, n_occupied: int) -> Array:
-    """(n_ao, n_ao) density matrix with two electrons in each of the lowest orbitals."""
-    occupied = coefficients[:, :n_occupied]
-    return np.asarray(2.0 * occupied @ occupied.T)
-
-
-@dataclass(frozen=True)
-class OrbitalError:
-    """Absolute errors of orbital energies, Hartree.
-
-    ``lumo`` and ``gap`` are None where the basis leaves no empty orbital.
-    """
-
-    occupied_mae: float
-    homo: float
-    lumo: float | None
-    gap: float | None
-
-
-def orbital_error(predicted: Array, reference: Array, n_occupied: int) -> OrbitalError:
-    """Errors of (n_ao,) ascending orbital energies of a closed shell."""
-    difference = predicted - reference
-    homo = float(difference[n_occupied - 1])
-    lumo = float(difference[n_occupied]) if n_occupied < len(reference) else None
-    return OrbitalError(
-        occupied_mae=float(np.abs(difference[:n_occupied]).mean()),
-        homo=abs(homo),
-        lumo=None if lumo is None else abs(lumo),
-        gap=None if lumo is None else abs(lumo - homo),
-    )
 
 
 def occupied_subspace_defect(reference: Array, predicted: Array, overlap: Array, n_occupied: int) -> float:
@@ -122,17 +65,6 @@ def orbital_cosine_defects(reference: Array, predicted: Array, overlap: Array, n
     """
     products = np.einsum("ik,ij,jk->k", reference[:, :n_occupied], overlap, predicted[:, :n_occupied], optimize=True)
     return np.asarray(1.0 - np.abs(products))
-
-
-def commutator_norm(fock: Array, density_matrix: Array, overlap: Array) -> float:
-    """|FDS - SDF|_F in Hartree: zero where the density matrix is self-consistent."""
-    product = fock @ density_matrix @ overlap
-    return float(np.linalg.norm(product - product.T))
-
-
-def traceless_quadrupole(second_moments: Array) -> Array:
-    """(3, 3) Q_ab = (3 M_ab - tr(M) delta_ab) / 2 of charge second moments M (e bohr^2)."""
-    return np.asarray(1.5 * second_moments - 0.5 * np.trace(second_moments) * np.eye(3))
 
 
 def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float | None:

@@ -8,31 +8,31 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, cast
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure as Canvas
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
-from numpy.typing import NDArray
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter
+from numpy.typing import ArrayLike, NDArray
 
-from qcsurrogate.comparison.showcase import Levels, PlaneDensities
+from qcsurrogate.comparison.showcase import PlaneDensities
 from qcsurrogate.comparison.subjects import Curve
-from qcsurrogate.comparison.text import number
-from qcsurrogate.units import ANGSTROM_PER_BOHR, EV_PER_HARTREE, MICROHARTREE_PER_HARTREE, MILLIELECTRONVOLT_PER_HARTREE
+from qcsurrogate.comparison.text import number, readable
+from qcsurrogate.units import ANGSTROM_PER_BOHR, EV_PER_HARTREE
 
 Array = NDArray[np.float64]
+P = ParamSpec("P")
 
 INK = "#1f2937"
 MUTED = "#94a3b8"
 REFERENCE = "#334155"
 SURROGATE = "#0d7d72"
-ACCENT = "#c2410c"
-SERIES = (SURROGATE, ACCENT, "#4f46e5", "#a16207", "#be185d")
+SERIES = (SURROGATE, "#c2410c", "#4f46e5", "#a16207", "#be185d")
 
 _STYLE: dict[Any, Any] = {
     "font.size": 10,
@@ -48,41 +48,53 @@ _STYLE: dict[Any, Any] = {
     "ytick.color": INK,
     "text.color": INK,
     "legend.frameon": False,
+    "legend.fontsize": 9,
     "svg.hashsalt": "qcsurrogate",  # the same data gives the same file
 }
-_SIZE = (4.8, 3.7)
 _RASTERISE_ABOVE = 1500
-_LINEAR_BELOW = 3.0
+_LINEAR_BELOW = 10.0
 _MARKED_POINTS = 40
 _IN_PLANE_ANGSTROM = 0.3
+_DARK = 0.55
 
 
-@contextmanager
-def _canvas(size: tuple[float, float] = _SIZE) -> Iterator[tuple[Canvas, Axes]]:
-    with mpl.rc_context(_STYLE):
-        canvas = Canvas(figsize=size, layout="constrained")
-        yield canvas, canvas.subplots()
+def _drawn(
+    size: tuple[float, float] = (4.8, 3.4), **subplots: Any
+) -> Callable[[Callable[Concatenate[Any, P], None]], Callable[P, str]]:
+    """Make what draws into axes return the drawing as a data URI."""
+
+    def decorate(draw: Callable[Concatenate[Any, P], None]) -> Callable[P, str]:
+        @wraps(draw)
+        def drawing(*args: P.args, **kwargs: P.kwargs) -> str:
+            with mpl.rc_context(_STYLE):
+                canvas = Canvas(figsize=size, layout="constrained")
+                draw(canvas.subplots(**subplots), *args, **kwargs)
+                buffer = io.BytesIO()
+                canvas.savefig(buffer, format="svg", dpi=160, metadata={"Date": None})
+            return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+        return drawing
+
+    return decorate
 
 
-def _svg(canvas: Canvas) -> str:
-    """A drawing as a data URI."""
-    buffer = io.BytesIO()
-    canvas.savefig(buffer, format="svg", dpi=160, metadata={"Date": None})
-    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
+def _resize(axes: Axes, width: float, height: float) -> None:
+    """Inches of the whole drawing."""
+    cast(Canvas, axes.figure).set_size_inches(width, height)
 
 
 def _scale(axes: Axes, which: str) -> None:
-    """Logarithmic axes with a handful of plain numbers; linear where a factor of three covers everything."""
+    """Logarithmic axes with a handful of plain numbers; linear where a factor of ten covers everything."""
     for name in which:
         axis = axes.xaxis if name == "x" else axes.yaxis
         low, high = axes.dataLim.intervalx if name == "x" else axes.dataLim.intervaly
         if low <= 0 or high / low < _LINEAR_BELOW:
             axis.set_major_locator(MaxNLocator(5))
-            continue
-        axes.set(**{f"{name}scale": "log"})
-        axis.set_major_locator(_logarithmic_ticks(high / low))
+        else:
+            axes.set(**{f"{name}scale": "log"})
+            axis.set_major_locator(_logarithmic_ticks(high / low))
+            axis.set_minor_formatter(NullFormatter())
         axis.set_major_formatter(_plain_numbers)
-        axis.set_minor_formatter(NullFormatter())
 
 
 def _logarithmic_ticks(ratio: float) -> LogLocator:
@@ -91,150 +103,133 @@ def _logarithmic_ticks(ratio: float) -> LogLocator:
 
 
 def _plain_numbers(value: float, _: float | None = None) -> str:
-    if 1e3 <= abs(value) < 1e7:
-        return f"{value:,.0f}"
-    return f"{value:.3g}" if 1e-4 <= abs(value) < 1e3 or value == 0 else f"{value:.0e}"
+    return f"{value:,.10g}" if value == 0 or 1e-4 <= abs(value) < 1e7 else number(value, 1)
 
 
-def _floored(values: Array) -> Array:
+def _floored(values: ArrayLike) -> Array:
     """Values for a logarithmic axis: what is zero is drawn at half of the smallest positive one."""
-    positive = values[values > 0]
-    return np.maximum(values, 0.5 * float(positive.min()) if len(positive) else 1e-12)
+    array = np.asarray(values, dtype=np.float64)
+    positive = array[array > 0]
+    return np.maximum(array, 0.5 * float(positive.min()) if len(positive) else 1e-12)
 
 
-def parity(reference: Array, predicted: Array, label: str) -> str:
-    """Predicted against reference energies (n,) in eV, and their difference below."""
-    with mpl.rc_context(_STYLE):
-        canvas = Canvas(figsize=(4.8, 4.6), layout="constrained")
-        upper, lower = canvas.subplots(2, 1, sharex=True, height_ratios=(3, 1.2))
-        low, high = float(min(reference.min(), predicted.min())), float(max(reference.max(), predicted.max()))
-        pad = 0.05 * (high - low) or 0.5
-        limits = (low - pad, high + pad)
-        many = len(reference) > _RASTERISE_ABOVE
-        upper.plot(limits, limits, color=MUTED, lw=1)
-        upper.scatter(reference, predicted, s=11, color=SURROGATE, alpha=0.6, lw=0, rasterized=many)
-        upper.set(xlim=limits, ylim=limits, ylabel="surrogate (eV)")
-        lower.axhline(0.0, color=MUTED, lw=1)
-        lower.scatter(reference, 1e3 * (predicted - reference), s=9, color=SURROGATE, alpha=0.6, lw=0, rasterized=many)
-        lower.set(xlabel=f"{label}, reference (eV)", ylabel="error (meV)")
-        canvas.align_ylabels()
-        return _svg(canvas)
+@_drawn((4.8, 4.6), nrows=2, sharex=True, height_ratios=(3, 1.2))
+def parity(both: Sequence[Axes], reference: Array, predicted: Array, label: str) -> None:
+    """Predicted against reference energies (n,) in Hartree, and their difference below."""
+    upper, lower = both
+    unit = readable([float(np.abs(predicted - reference).max())], "eV")
+    dots: dict[str, Any] = {"color": SURROGATE, "alpha": 0.6, "lw": 0, "rasterized": len(reference) > _RASTERISE_ABOVE}
+    x, y = reference * EV_PER_HARTREE, predicted * EV_PER_HARTREE
+    low, high = min(x.min(), y.min()), max(x.max(), y.max())
+    pad = 0.05 * (high - low) or 0.5
+    limits = (low - pad, high + pad)
+    upper.plot(limits, limits, color=MUTED, lw=1)
+    upper.scatter(x, y, s=11, **dots)
+    upper.set(xlim=limits, ylim=limits, ylabel="surrogate (eV)")
+    lower.axhline(0.0, color=MUTED, lw=1)
+    lower.scatter(x, (predicted - reference) * unit.factor, s=9, **dots)
+    lower.set(xlabel=f"{label}, reference (eV)", ylabel=unit.label("error"))
+    lower.yaxis.set_major_formatter(_plain_numbers)
+    upper.figure.align_ylabels()
 
 
-def element_heat_map(elements: Sequence[str], same_atom: Array, different_atoms: Array) -> str:
-    """Mean errors (µEh) of blocks of one atom (n,), and of pairs of atoms (n, n), NaN where there is none."""
-    return _heat_map(
-        [*elements, "one atom"],
-        elements,
-        np.vstack([different_atoms, same_atom]),
-        size=(max(3.6, 1.6 + 0.75 * len(elements)), max(2.9, 1.2 + 0.6 * (len(elements) + 1))),
-        annotate=True,
-        rule=len(elements),
-    )
+@_drawn()
+def heat_map(axes: Axes, rows: Sequence[str], columns: Sequence[str], values: Array, rule: int | None = None) -> None:
+    """Mean errors (n_rows, n_columns) in Hartree, NaN where there is none.
+
+    Names such as ``O 2p`` are grouped by what stands before the blank, which only the first
+    of a group shows.  Above the row ``rule`` stands a line.
+    """
+    # a shell's label needs 0.2 inches at 8 points; a number in a cell 0.45 x 0.22
+    annotated = len(columns) <= 10
+    width, height = (0.55, 0.26 if len(rows) > 10 else 0.45) if annotated else (0.2, 0.2)
+    _resize(axes, max(3.6, 1.9 + width * len(columns)), max(2.4, 0.7 + height * len(rows)))
+    unit = readable(values.ravel(), "hartree")
+    values = values * unit.factor
+    high = float(np.nanmax(values)) or 1.0
+    low = max(float(_floored(values[np.isfinite(values)]).min()), 1e-4 * high)
+    narrow = high / low < _LINEAR_BELOW
+    norm = Normalize(0.0, 1.3 * high) if narrow else LogNorm(low, high)
+    image = axes.imshow(np.ma.masked_invalid(np.maximum(values, low)), cmap="YlGnBu", norm=norm, aspect="auto")
+    for axis, names, draw in ((axes.xaxis, columns, axes.axvline), (axes.yaxis, rows, axes.axhline)):
+        groups = [name.split(" ")[0] for name in names]
+        firsts = [i for i, group in enumerate(groups) if group not in groups[:i]]
+        grouped = len(firsts) < len(names)
+        short = [name if i in firsts else name.split(" ")[-1] for i, name in enumerate(names)]
+        axis.set_ticks(range(len(names)), short, fontsize=8 if grouped else 10)
+        for i in firsts[1:] if grouped else []:
+            draw(i - 0.5, color="white", lw=1.5)
+    axes.tick_params(axis="x", rotation=0 if annotated else 90)
+    axes.tick_params(length=0)
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
+    if rule is not None:
+        axes.axhline(rule - 0.5, color="white", lw=5)
+    for (i, j), value in np.ndenumerate(values):
+        if annotated and np.isfinite(value):
+            colour = "white" if norm(max(value, low)) > _DARK else INK
+            axes.text(j, i, number(value, 2), ha="center", va="center", fontsize=8, color=colour)
+    ticks = MaxNLocator(5) if narrow else _logarithmic_ticks(high / low)
+    _colour_bar(axes, image, unit.label("mean error"), ticks=ticks, format=_plain_numbers)
 
 
-def shell_heat_map(shells: Sequence[str], errors: Array) -> str:
-    """Mean errors (µEh) of blocks of pairs of shells, (n, n), NaN where there is none."""
-    side = max(4.0, 1.4 + 0.34 * len(shells))
-    return _heat_map(shells, shells, errors, size=(side + 0.6, side), annotate=len(shells) <= 10, rule=None)
+def _colour_bar(axes: Axes, image: Any, label: str, **options: Any) -> None:
+    bar = axes.figure.colorbar(image, ax=axes, shrink=0.85, **options)
+    bar.minorticks_off()
+    bar.set_label(label)
+    bar.outline.set_visible(False)
 
 
-def _heat_map(
-    rows: Sequence[str],
-    columns: Sequence[str],
-    values: Array,
+@_drawn()
+def scatter(
+    axes: Axes,
+    x: ArrayLike,
+    y: ArrayLike,
+    labels: tuple[str, str],
     *,
-    size: tuple[float, float],
-    annotate: bool,
-    rule: int | None,
-) -> str:
-    with _canvas(size) as (canvas, axes):
-        floored = _floored(values[np.isfinite(values)])
-        low, high = float(floored.min()), float(floored.max())
-        narrow = high / low < _LINEAR_BELOW
-        norm = Normalize(0.0, 1.3 * high) if narrow else LogNorm(low, high)
-        image = axes.imshow(np.ma.masked_invalid(np.maximum(values, low)), cmap="YlGnBu", norm=norm, aspect="auto")
-        axes.set_xticks(range(len(columns)), columns, rotation=90 if len(columns) > 6 else 0)
-        axes.set_yticks(range(len(rows)), rows)
-        axes.grid(False)
-        axes.tick_params(length=0)
-        axes.spines[:].set_visible(False)
-        if rule is not None:
-            axes.axhline(rule - 0.5, color="white", lw=5)
-        if annotate:
-            for (i, j), value in np.ndenumerate(values):
-                if np.isfinite(value):
-                    dark = norm(max(value, low)) > 0.55
-                    axes.text(
-                        j, i, number(value, 2), ha="center", va="center", fontsize=8, color="white" if dark else INK
-                    )
-        ticks = MaxNLocator(5) if narrow else _logarithmic_ticks(high / low)
-        bar = canvas.colorbar(image, ax=axes, shrink=0.9, ticks=ticks, format=_plain_numbers)
-        bar.minorticks_off()
-        bar.set_label("mean error (µEh)")
-        bar.outline.set_visible(False)
-        return _svg(canvas)
+    logarithmic: str = "xy",
+    bars: Sequence[tuple[float, float, float]] = (),
+) -> None:
+    """Points (n,), and as bars the means of stretches: (start, stop, mean)."""
+    x, y = (_floored(v) if name in logarithmic else np.asarray(v) for v, name in ((x, "x"), (y, "y")))
+    few = not bars
+    axes.scatter(
+        x, y, s=22 if few else 7, color=SURROGATE if few else MUTED, alpha=0.75 if few else 0.45, lw=0,
+        rasterized=len(x) > _RASTERISE_ABOVE, label="pair of atoms",
+    )  # fmt: skip
+    for i, (start, stop, mean) in enumerate(bars):
+        label = "" if i else "mean"
+        axes.plot([start - 0.01, stop + 0.01], [max(mean, y.min())] * 2, color=SURROGATE, lw=3, label=label)
+    axes.set(xlabel=labels[0], ylabel=labels[1])
+    _scale(axes, logarithmic)
+    if bars:
+        axes.figure.legend(loc="outside upper center", ncols=2)
 
 
-def error_by_distance(distances: Array, errors: Array, bins: Sequence[tuple[float, float, float]]) -> str:
-    """Block errors (n,) in Hartree over distances (n,) in Angstrom; bins are (start, stop, mean)."""
-    with _canvas() as (canvas, axes):
-        axes.scatter(
-            distances,
-            _floored(errors) * MICROHARTREE_PER_HARTREE,
-            s=7,
-            color=MUTED,
-            alpha=0.45,
-            lw=0,
-            rasterized=len(errors) > _RASTERISE_ABOVE,
-            label="pair of atoms",
-        )
-        for i, (start, stop, mean) in enumerate(bins):
-            axes.plot(
-                [start, stop],
-                [max(mean * MICROHARTREE_PER_HARTREE, 1e-6)] * 2,
-                color=SURROGATE,
-                lw=3,
-                solid_capstyle="butt",
-                label="mean" if i == 0 else None,
-            )
-        axes.set(xlabel="distance (Å)", ylabel="mean error of the block (µEh)")
-        _scale(axes, "y")
-        axes.legend(loc="best", fontsize=9)
-        return _svg(canvas)
-
-
-def level_diagram(levels: Levels) -> str:
-    """Orbital energies of one molecule: reference left, surrogate right, differences beside."""
-    shown = _frontier(levels)
-    with _canvas((4.8, 5.2)) as (canvas, axes):
-        reference = levels.reference * EV_PER_HARTREE
-        predicted = levels.predicted * EV_PER_HARTREE
-        for i in shown:
-            style: Any = "-" if i < levels.n_occupied else (0, (3, 1.2))
-            axes.plot([0.0, 0.8], [reference[i]] * 2, color=REFERENCE, lw=2.2, ls=style)
-            axes.plot([1.4, 2.2], [predicted[i]] * 2, color=SURROGATE, lw=2.2, ls=style)
-            axes.plot([0.8, 1.4], [reference[i], predicted[i]], color=MUTED, lw=0.7)
-        low, high = min(reference[shown].min(), predicted[shown].min()), reference[shown].max()
-        high = max(high, predicted[shown].max())
-        pad = 0.06 * (high - low) or 0.5
-        spread = _spread([float(predicted[i]) for i in shown], 0.045 * (high - low + 2 * pad))
-        for i, height in zip(shown, spread, strict=True):
-            difference = (levels.predicted[i] - levels.reference[i]) * MILLIELECTRONVOLT_PER_HARTREE
-            axes.plot([2.2, 2.35], [predicted[i], height], color=MUTED, lw=0.6)
-            axes.text(2.4, height, f"{difference:+.3g} meV", va="center", fontsize=8)
-        homo, lumo = levels.n_occupied - 1, levels.n_occupied
-        for i, name in ((homo, "HOMO"), (lumo, "LUMO")):
-            if i in shown:
-                axes.text(-0.08, reference[i], name, va="center", ha="right", fontsize=8)
-        axes.set(
-            xlim=(-0.75, 3.5), ylim=(min(low, *spread) - pad, max(high, *spread) + pad), ylabel="orbital energy (eV)"
-        )
-        axes.set_xticks([0.4, 1.8, 2.9], ["reference", "surrogate", "difference"])
-        axes.tick_params(axis="x", length=0)
-        axes.grid(axis="x", visible=False)
-        axes.spines["bottom"].set_visible(False)
-        return _svg(canvas)
+@_drawn((4.8, 5.2))
+def level_diagram(axes: Axes, reference: Array, predicted: Array, n_occupied: int) -> None:
+    """Orbital energies (n,) of one molecule in Hartree: reference left, surrogate right, differences beside."""
+    shown = _frontier(reference, n_occupied)
+    unit = readable((predicted - reference)[shown], "eV")
+    left, right = reference * EV_PER_HARTREE, predicted * EV_PER_HARTREE
+    both = np.concatenate([left[shown], right[shown]])
+    pad = 0.06 * float(np.ptp(both)) or 0.5
+    spread = _spread([float(right[i]) for i in shown], 0.045 * (float(np.ptp(both)) + 2 * pad))
+    for i, height in zip(shown, spread, strict=True):
+        style: Any = "-" if i < n_occupied else (0, (3, 1.2))
+        axes.plot([0.0, 0.8], [left[i]] * 2, color=REFERENCE, lw=2.2, ls=style)
+        axes.plot([1.4, 2.2], [right[i]] * 2, color=SURROGATE, lw=2.2, ls=style)
+        axes.plot([0.8, 1.4], [left[i], right[i]], color=MUTED, lw=0.7)
+        axes.plot([2.2, 2.35], [right[i], height], color=MUTED, lw=0.6)
+        axes.text(2.4, height, unit.number(predicted[i] - reference[i], sign=True), va="center", fontsize=8)
+        if name := {n_occupied - 1: "HOMO", n_occupied: "LUMO"}.get(i):
+            axes.text(-0.08, left[i], name, va="center", ha="right", fontsize=8)
+    axes.set(xlim=(-0.75, 3.7), ylim=(min(both.min(), *spread) - pad, max(both.max(), *spread) + pad))
+    axes.set(ylabel="orbital energy (eV)")
+    axes.set_xticks([0.4, 1.8, 3.0], ["reference", "surrogate", unit.label("difference")])
+    axes.tick_params(axis="x", length=0)
+    axes.grid(axis="x", visible=False)
+    axes.spines["bottom"].set_visible(False)
 
 
 CORE_HARTREE = -2.0
@@ -244,11 +239,11 @@ _EMPTY_LEVELS = 4
 _OCCUPIED_LEVELS = 14
 
 
-def _frontier(levels: Levels) -> list[int]:
+def _frontier(reference: Array, n_occupied: int) -> list[int]:
     """Valence orbitals, at most 14 occupied ones, and the lowest four empty ones."""
-    occupied = [i for i in range(levels.n_occupied) if levels.reference[i] > CORE_HARTREE][-_OCCUPIED_LEVELS:]
-    empty = range(levels.n_occupied, min(levels.n_occupied + _EMPTY_LEVELS, len(levels.reference)))
-    return [*occupied, *empty] or list(range(levels.n_occupied))
+    occupied = [i for i in range(n_occupied) if reference[i] > CORE_HARTREE][-_OCCUPIED_LEVELS:]
+    empty = range(n_occupied, min(n_occupied + _EMPTY_LEVELS, len(reference)))
+    return [*occupied, *empty] or list(range(n_occupied))
 
 
 def _spread(heights: Sequence[float], distance: float) -> list[float]:
@@ -263,7 +258,8 @@ def _spread(heights: Sequence[float], distance: float) -> list[float]:
     return [centre + (k - 0.5 * (size - 1)) * distance for centre, size in groups for k in range(size)]
 
 
-def plane_picture(shown: PlaneDensities, name: str | None, limit: float) -> str:
+@_drawn((4.4, 3.8))
+def plane_picture(axes: Axes, shown: PlaneDensities, name: str | None, limit: float) -> None:
     """A density, or a named difference, on the molecule's plane with its nuclei marked.
 
     Args:
@@ -272,125 +268,83 @@ def plane_picture(shown: PlaneDensities, name: str | None, limit: float) -> str:
         limit: the largest value of the colour scale of differences, electrons / bohr^3.
     """
     width = shown.plane.half_width * ANGSTROM_PER_BOHR
-    extent = (-width, width, -width, width)
-    with _canvas((4.4, 3.8)) as (canvas, axes):
-        if name is None:
-            image = axes.imshow(
-                np.maximum(shown.kohn_sham, 1e-3), origin="lower", extent=extent, cmap="Blues", norm=LogNorm(1e-3, 10.0)
-            )
-        else:
-            image = axes.imshow(
-                shown.differences[name], origin="lower", extent=extent, cmap="RdBu_r", vmin=-limit, vmax=limit
-            )
-        line = np.linspace(-width, width, len(shown.kohn_sham))
-        levels = (0.01, 0.05, 0.1, 0.3, 1.0)
-        if shown.kohn_sham.max() > levels[0]:
-            axes.contour(line, line, shown.kohn_sham, levels=levels, colors="#64748b", linewidths=0.5, alpha=0.6)
-        in_plane, heights = shown.plane.coordinates(shown.structure.positions)
-        for (x, y), height, symbol in zip(
-            in_plane * ANGSTROM_PER_BOHR, heights * ANGSTROM_PER_BOHR, shown.structure.symbols, strict=True
-        ):
-            opacity = 0.45 if abs(height) > _IN_PLANE_ANGSTROM else 0.95
-            axes.text(
-                x,
-                y,
-                symbol,
-                ha="center",
-                va="center",
-                fontsize=8,
-                alpha=opacity,
-                bbox={"boxstyle": "circle,pad=0.18", "fc": "white", "ec": REFERENCE, "lw": 0.7, "alpha": opacity},
-            )
-        axes.set(xlabel="Å", ylabel="Å", aspect="equal")
-        axes.grid(False)
-        numbers = ScalarFormatter(useMathText=True)
-        numbers.set_powerlimits((-2, 3))
-        bar = canvas.colorbar(image, ax=axes, shrink=0.82, format=None if name is None else numbers)
-        bar.set_label("e / bohr³")
-        bar.outline.set_visible(False)
-        return _svg(canvas)
+    field: dict[str, Any] = {"origin": "lower", "extent": (-width, width, -width, width)}
+    unit = readable([1.0 if name is None else limit], "e bohr^-3")
+    if name is None:
+        image = axes.imshow(np.maximum(shown.kohn_sham, 1e-3), cmap="Blues", norm=LogNorm(1e-3, 10.0), **field)
+    else:
+        ends = limit * unit.factor
+        image = axes.imshow(shown.differences[name] * unit.factor, cmap="RdBu_r", vmin=-ends, vmax=ends, **field)
+    line = np.linspace(-width, width, len(shown.kohn_sham))
+    levels = (0.01, 0.05, 0.1, 0.3, 1.0)
+    if shown.kohn_sham.max() > levels[0]:
+        axes.contour(line, line, shown.kohn_sham, levels=levels, colors="#64748b", linewidths=0.5, alpha=0.6)
+    in_plane, heights = (a * ANGSTROM_PER_BOHR for a in shown.plane.coordinates(shown.structure.positions))
+    for (x, y), height, symbol in zip(in_plane, heights, shown.structure.symbols, strict=True):
+        opacity = 0.45 if abs(height) > _IN_PLANE_ANGSTROM else 0.95
+        box = {"boxstyle": "circle,pad=0.18", "fc": "white", "ec": REFERENCE, "lw": 0.7, "alpha": opacity}
+        axes.text(x, y, symbol, ha="center", va="center", fontsize=8, alpha=opacity, bbox=box)
+    axes.set(xlabel="Å", ylabel="Å", aspect="equal")
+    axes.grid(False)
+    _colour_bar(axes, image, unit.symbol)
 
 
-def boxes(values: Mapping[str, Sequence[float]], label: str, highlighted: Sequence[str]) -> str:
+@_drawn()
+def boxes(axes: Axes, values: Mapping[str, Sequence[float]], label: str, highlighted: Sequence[str]) -> None:
     """One horizontal box per name, logarithmic, with every value as a point."""
-    names = list(values)
-    with _canvas((5.2, 1.1 + 0.55 * len(names))) as (canvas, axes):
-        rng = np.random.default_rng(0)
-        for height, name in enumerate(reversed(names)):
-            points = _floored(np.asarray(values[name]))
-            colour = SURROGATE if name in highlighted else MUTED
-            low, first, median, third, high = np.percentile(points, (5, 25, 50, 75, 95))
-            axes.fill_betweenx([height - 0.25, height + 0.25], first, third, color=colour, alpha=0.2, lw=0)
-            axes.plot([low, high], [height] * 2, color=colour, lw=1)
-            axes.plot([median] * 2, [height - 0.25, height + 0.25], color=colour, lw=2.2)
-            heights = height + rng.uniform(-0.16, 0.16, len(points))
-            axes.scatter(points, heights, s=6, color=colour, alpha=0.6, lw=0, zorder=3)
-        axes.set(xlabel=label)
-        axes.set_yticks(range(len(names)), list(reversed(names)))
-        axes.grid(axis="y", visible=False)
-        axes.tick_params(axis="y", length=0)
-        _scale(axes, "x")
-        return _svg(canvas)
+    names = list(values)[::-1]
+    _resize(axes, 5.2, 1.1 + 0.55 * len(names))
+    rng = np.random.default_rng(0)
+    for height, name in enumerate(names):
+        points = _floored(values[name])
+        colour = SURROGATE if name in highlighted else MUTED
+        low, first, median, third, high = np.percentile(points, (5, 25, 50, 75, 95))
+        axes.fill_betweenx([height - 0.25, height + 0.25], first, third, color=colour, alpha=0.2, lw=0)
+        axes.plot([low, high], [height] * 2, color=colour, lw=1)
+        axes.plot([median] * 2, [height - 0.25, height + 0.25], color=colour, lw=2.2)
+        heights = height + rng.uniform(-0.16, 0.16, len(points))
+        axes.scatter(points, heights, s=6, color=colour, alpha=0.6, lw=0, zorder=3)
+    axes.set(xlabel=label)
+    axes.set_yticks(range(len(names)), names)
+    axes.grid(axis="y", visible=False)
+    axes.tick_params(axis="y", length=0)
+    _scale(axes, "x")
 
 
-def cycle_histogram(minao: Sequence[int], surrogate: Sequence[int]) -> str:
+@_drawn()
+def cycle_histogram(axes: Axes, minao: Sequence[int], surrogate: Sequence[int]) -> None:
     """How many SCFs took how many cycles."""
-    with _canvas((4.8, 3.2)) as (canvas, axes):
-        highest = max([*minao, *surrogate])
-        cycles = np.arange(1, highest + 1)
-        for shift, values, colour, label in (
-            (-0.2, surrogate, SURROGATE, "from the surrogate"),
-            (0.2, minao, MUTED, "from minao"),
-        ):
-            counts = np.bincount(values, minlength=highest + 1)[1:]
-            axes.bar(cycles + shift, counts, width=0.4, color=colour, label=label)
-        axes.set(xlabel="SCF cycles", ylabel="molecules", xlim=(0.3, highest + 0.7))
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.grid(axis="x", visible=False)
-        canvas.legend(loc="outside upper center", ncols=2, fontsize=9)
-        return _svg(canvas)
+    highest = max([*minao, *surrogate])
+    kinds = (-0.2, surrogate, SURROGATE, "from the surrogate"), (0.2, minao, MUTED, "from minao")
+    for shift, values, colour, label in kinds:
+        counts = np.bincount(values, minlength=highest + 1)[1:]
+        axes.bar(np.arange(1, highest + 1) + shift, counts, width=0.4, color=colour, label=label)
+    axes.set(xlabel="SCF cycles", ylabel="molecules", xlim=(0.3, highest + 0.7))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(axis="x", visible=False)
+    axes.figure.legend(loc="outside upper center", ncols=2)
 
 
-def trust_scatter(commutators: Sequence[float], errors: Sequence[float], label: str) -> str:
-    """A true error over the commutator norm (mEh), both logarithmic."""
-    with _canvas((4.8, 3.4)) as (canvas, axes):
-        axes.scatter(
-            _floored(np.asarray(commutators)) * 1e3,
-            _floored(np.asarray(errors)),
-            s=22,
-            color=SURROGATE,
-            alpha=0.75,
-            lw=0,
-        )
-        axes.set(xlabel="|FDS - SDF| (mEh): no reference needed", ylabel=label)
-        _scale(axes, "xy")
-        return _svg(canvas)
+@_drawn()
+def learning_curve(axes: Axes, curves: Mapping[str, Curve], stored: str, label: str) -> None:
+    """Columns of a training log, whose values have one stored unit, over time."""
+    values = readable((v for c in curves.values() for v in c.values), stored)
+    time = readable([max(c.seconds[-1] for c in curves.values())], "s")
+    for colour, (name, curve) in zip(SERIES, curves.items(), strict=False):
+        marker = "o" if len(curve.values) < _MARKED_POINTS else None
+        x, y = np.asarray(curve.seconds) * time.factor, np.asarray(curve.values) * values.factor
+        axes.plot(x, y, color=colour, lw=1.5, marker=marker, ms=3, label=name)
+    _scale(axes, "y")
+    axes.set(xlabel=time.label("training time"), ylabel=values.label(label))
+    if len(curves) > 1:
+        axes.figure.legend(loc="outside upper center", ncols=2)
 
 
-def learning_curve(curves: Mapping[str, Curve], label: str) -> str:
-    """Columns of a training log over minutes."""
-    with _canvas((4.8, 3.2)) as (canvas, axes):
-        for colour, (name, curve) in zip(SERIES, curves.items(), strict=False):
-            marker = "o" if len(curve.values) < _MARKED_POINTS else None
-            axes.plot(curve.minutes, curve.values, color=colour, lw=1.5, marker=marker, ms=3, label=name)
-        _scale(axes, "y")
-        axes.set(xlabel="training time (minutes)", ylabel=label)
-        if len(curves) > 1:
-            canvas.legend(loc="outside upper center", ncols=2, fontsize=9)
-        return _svg(canvas)
-
-
-def spread_of_errors(values: Mapping[str, Sequence[float]], label: str) -> str:
-    """Share of molecules whose error is at most so large, one line per name."""
-    with _canvas((4.8, 3.2)) as (canvas, axes):
-        for colour, (name, numbers) in zip(SERIES, values.items(), strict=False):
-            ordered = np.sort(_floored(np.asarray(numbers)))
-            axes.step(
-                ordered, 100.0 * np.arange(1, len(ordered) + 1) / len(ordered), color=colour, where="post", label=name
-            )
-        axes.set(xlabel=label, ylabel="molecules (%)", ylim=(0, 102))
-        _scale(axes, "x")
-        if len(values) > 1:
-            axes.legend(fontsize=9, loc="lower right")
-        return _svg(canvas)
+@_drawn()
+def spread_of_errors(axes: Axes, values: ArrayLike, label: str) -> None:
+    """Share of molecules whose error is at most so large."""
+    axes.ecdf(_floored(values), color=SURROGATE)
+    axes.set(xlabel=label, ylabel="molecules")
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
+    _scale(axes, "x")

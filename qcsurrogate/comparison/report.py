@@ -6,12 +6,10 @@ from importlib.resources import files
 
 import jinja2
 
-from qcsurrogate.comparison import appendix, sections
-from qcsurrogate.comparison.page import Section
+from qcsurrogate.comparison import sections
 from qcsurrogate.comparison.schema import Comparison
 from qcsurrogate.comparison.showcase import Showcase
 from qcsurrogate.comparison.text import duration
-from qcsurrogate.registry import find_quantity
 
 _TEMPLATE = "report.html.j2"
 
@@ -21,6 +19,7 @@ def render_report(comparison: Comparison, showcase: Showcase) -> str:
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     template = environment.from_string((files("qcsurrogate.comparison") / _TEMPLATE).read_text(encoding="utf-8"))
     method = comparison.data.method
+    own = [s for label, judge in showcase.judges.items() for s in judge.sections(comparison, label)]
     count = comparison.data.compared
     when = f"{comparison.created[:16].replace('T', ' ')} UTC"
     return template.render(
@@ -31,7 +30,7 @@ def render_report(comparison: Comparison, showcase: Showcase) -> str:
         ),
         warnings=_warnings(comparison),
         headline=comparison.headline,
-        sections=_sections(comparison, showcase),
+        sections=[*own, *filter(None, sections.shared(comparison, showcase))],
     )
 
 
@@ -43,18 +42,3 @@ def _warnings(comparison: Comparison) -> list[str]:
         n = len(comparison.failures)
         warnings.append(f"{n} measurement{'s' * (n != 1)} failed; see the section on failures.")
     return warnings
-
-
-def _sections(comparison: Comparison, showcase: Showcase) -> list[Section]:
-    found: list[Section | None] = []
-    for model in comparison.models:
-        found += find_quantity(model.kind).sections(comparison, showcase, model.label)
-    found.append(sections.density(comparison, showcase))
-    found += [sections.saving(comparison, label) for label in comparison.saving]
-    found += [sections.trust(comparison, label) for label in comparison.trust]
-    found.append(appendix.worst(comparison))
-    found.append(appendix.training(comparison, showcase))
-    found.append(appendix.all_figures(comparison))
-    found.append(appendix.compared(comparison))
-    found.append(appendix.failures(comparison))
-    return [section for section in found if section is not None]

@@ -12,15 +12,15 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from qcsurrogate.comparison.collect import Collection
-from qcsurrogate.comparison.densities import LOWEST_GRID_LEVEL
 from qcsurrogate.comparison.headline import headline
 from qcsurrogate.comparison.report import render_report
 from qcsurrogate.comparison.schema import Comparison, DataDescription, ModelDescription, Settings
 from qcsurrogate.comparison.session import Session
 from qcsurrogate.comparison.showcase import Showcase, choose_showcase
 from qcsurrogate.comparison.subjects import Subject, check_domain, differences, load_subjects
+from qcsurrogate.density.grid import LOWEST_GRID_LEVEL
 from qcsurrogate.errors import OutputError, SpecError, StoreError, suggestion
-from qcsurrogate.prediction.output import write_output
+from qcsurrogate.files.output import write_output
 from qcsurrogate.store.spec import SPLIT_NAMES, SplitName
 from qcsurrogate.store.store import Store
 from qcsurrogate.versions import installed_versions
@@ -112,7 +112,8 @@ def compare_subjects(
     session = Session(subjects, store, collection, threads=settings.threads, quiet=quiet)
     session.measure(keys, {keys[i] for i in order[: settings.density_molecules]})
     session.run_scfs([keys[i] for i in sorted(order[: settings.scf_molecules])])
-    metrics, saving = collection.summaries(), collection.savings()
+    judges = session.judges
+    metrics, saving = collection.summaries(session.figures), collection.savings()
     comparison = Comparison(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         elapsed_s=time.perf_counter() - start,
@@ -120,9 +121,9 @@ def compare_subjects(
         settings=settings,
         data=_data_description(store, collection),
         models=[_model_description(subject, store, collection) for subject in subjects],
-        headline=headline(metrics, saving),
+        headline=headline(metrics, {label: judge.rules for label, judge in judges.items()}, saving),
         metrics=metrics,
-        breakdowns=collection.breakdowns(),
+        breakdowns={label: found for label, judge in judges.items() if (found := judge.breakdown()) is not None},
         saving=saving,
         trust=collection.trust(),
         scf=collection.scf,

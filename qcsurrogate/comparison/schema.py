@@ -1,18 +1,25 @@
 """The content of ``metrics.json``: documented, versioned, checked when written and read.
 
-``schema_version`` changes with every change that a reader could notice.
+:data:`SCHEMA_VERSION` changes with every change that a reader could notice; files of
+another version are refused.
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+import numpy as np
+from numpy.typing import ArrayLike
+from pydantic import BaseModel, ConfigDict, Field
 
 from qcsurrogate.errors import StoreError
 from qcsurrogate.store.spec import SplitName
+
+SCHEMA_VERSION: Final = 2
+"""2: ``hamiltonian_frobenius_per_sqrt_n``, which version 1 took for a root mean square per electron; ``shown``;
+distances in peaks instead of 0.5 Angstrom; headlines of figures only."""
 
 
 class _Frozen(BaseModel):
@@ -29,12 +36,31 @@ class Distribution(_Frozen):
     p95: float
     max: float
 
+    @classmethod
+    def of(cls, values: ArrayLike, unit: str, **more: Any) -> Self:
+        """The distribution of (n,) values.
+
+        Raises:
+            ValueError: if there is no value, or one that is not finite.
+        """
+        numbers = np.asarray(values, dtype=np.float64).ravel()
+        if numbers.size == 0 or not np.isfinite(numbers).all():
+            raise ValueError(f"expected one or more finite values to summarise, got {numbers.tolist()[:5]}")
+        mean, median, p95 = numbers.mean(), np.median(numbers), np.percentile(numbers, 95)
+        return cls(unit=unit, count=numbers.size, mean=mean, median=median, p95=p95, max=numbers.max(), **more)
+
+    @property
+    def numbers(self) -> tuple[float, float, float, float]:
+        """Mean, median, 95th percentile and maximum."""
+        return self.mean, self.median, self.p95, self.max
+
 
 class FigureSummary(Distribution):
     """A named figure; one value per molecule unless the definition says otherwise."""
 
     title: str
     definition: str
+    shown: str = Field(description="Unit in which the report shows it, with a prefix that follows from the values.")
 
 
 class PairSummary(Distribution):
@@ -50,7 +76,7 @@ class PairSummary(Distribution):
 
 
 class DistanceSummary(Distribution):
-    """Hamiltonian error of atom pairs in a range of distances, over pairs."""
+    """Hamiltonian error of atom pairs, over pairs, in a peak of the distances: its smallest and largest one."""
 
     start_angstrom: float
     stop_angstrom: float
@@ -178,7 +204,7 @@ class HeadlineItem(_Frozen):
     """One of the few figures that a user wants first."""
 
     model: str
-    name: str = Field(description="The figure in metrics, or in saving.")
+    name: str = Field(description="The figure in metrics.")
     title: str
     value: float
     unit: str
@@ -191,7 +217,7 @@ class Comparison(_Frozen):
     """All of ``metrics.json``."""
 
     schema_name: Literal["qcsurrogate-comparison"] = "qcsurrogate-comparison"
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = SCHEMA_VERSION
     created: str
     elapsed_s: float
     versions: dict[str, str]
@@ -200,12 +226,16 @@ class Comparison(_Frozen):
     models: list[ModelDescription]
     headline: list[HeadlineItem]
     metrics: dict[str, dict[str, FigureSummary]] = Field(description="metrics[model label][figure].")
-    breakdowns: dict[str, Breakdown] = Field(description="Of each Hamiltonian model.")
-    saving: dict[str, Saving] = Field(description="Of each Hamiltonian model.")
-    trust: dict[str, Trust] = Field(description="Of each Hamiltonian model.")
+    breakdowns: dict[str, Breakdown] = Field(description="Of each model of a matrix.")
+    saving: dict[str, Saving] = Field(description="Of each model that starts SCFs.")
+    trust: dict[str, Trust] = Field(description="Of each model that starts SCFs.")
     scf: list[ScfComparison]
     molecules: list[Molecule]
     failures: list[Failure]
+
+    def values(self, label: str, figure: str) -> list[float]:
+        """A figure of every molecule that has it."""
+        return [m.values[label][figure] for m in self.molecules if figure in m.values.get(label, {})]
 
     def to_json(self) -> str:
         """The text of the file; plain JSON without NaN."""
@@ -216,15 +246,20 @@ def read_comparison(path: str | Path) -> Comparison:
     """Read a ``metrics.json``.
 
     Raises:
-        StoreError: if the file is missing, or not of this schema.
+        StoreError: if the file is missing, or not of this schema and version.
     """
     path = Path(path)
+    again = "write it again with 'qcsurrogate compare'"
     try:
-        return Comparison.model_validate_json(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
+        version = content.get("schema_version") if isinstance(content, dict) else None
+        if isinstance(version, int) and version != SCHEMA_VERSION:
+            raise StoreError(f"'{path}' is of schema version {version}, expected {SCHEMA_VERSION}; {again}")
+        return Comparison.model_validate(content)
     except OSError as error:
         raise StoreError(f"cannot read '{path}' ({error.strerror or error}); expected a metrics.json") from error
-    except (ValidationError, UnicodeDecodeError) as error:
+    except ValueError as error:  # no UTF-8, no JSON, or not of the schema
+        reason = str(error).splitlines()[0]
         raise StoreError(
-            f"'{path}' is not a qcsurrogate-comparison of schema version 1: {str(error).splitlines()[0]}; "
-            "write it again with 'qcsurrogate compare'"
+            f"'{path}' is not a qcsurrogate-comparison of schema version {SCHEMA_VERSION}: {reason}; {again}"
         ) from error

@@ -8,15 +8,15 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from qcsurrogate.comparison.collect import Collection, name_of
-from qcsurrogate.comparison.figures import define
-from qcsurrogate.comparison.judge import finite
+from qcsurrogate.comparison.figures import SHARED, Figure
+from qcsurrogate.comparison.judge import Judge, finite
 from qcsurrogate.comparison.measure import Reference, energy_values, scf_values
 from qcsurrogate.comparison.progress import progress
-from qcsurrogate.comparison.scf import ScfRun, run_scf
 from qcsurrogate.comparison.schema import ScfComparison, ScfCounts
 from qcsurrogate.comparison.subjects import Subject
-from qcsurrogate.errors import DomainError, QCSurrogateError
+from qcsurrogate.errors import DomainError, QCSurrogateError, SpecError
 from qcsurrogate.prediction.results import Prediction
+from qcsurrogate.reference.evaluation import ScfRun, run_scf
 from qcsurrogate.reference.record import ReferenceRecord
 from qcsurrogate.registry import find_quantity
 from qcsurrogate.store.store import Store
@@ -42,12 +42,15 @@ class Session:
         self._quiet = quiet
         elements = {int(z) for s in collection.structures.values() for z in s.atomic_numbers}
         self._density_basis = store.spec.method.density_basis(elements)
-        for label, judge in self.judges.items():
-            define(judge.figures)
-            if judge.blocks is not None:
-                collection.blocks[label] = judge.blocks
-            if judge.parity is not None:
-                collection.parities[label] = judge.parity
+        self.figures = {label: self._figures(judge) for label, judge in self.judges.items()}
+
+    @staticmethod
+    def _figures(judge: Judge) -> list[Figure]:
+        """Everything that may be measured of one model, in the order of the report."""
+        figures = {f.name: f for f in (*judge.figures, *SHARED)}
+        if taken := {f.name for f in judge.figures if f != figures[f.name]}:
+            raise SpecError(f"the figure '{min(taken)}' is defined already; give yours another name")
+        return list(figures.values())
 
     def reference(self, key: str) -> Reference:
         """The reference of one molecule, read from the store."""

@@ -1,4 +1,4 @@
-"""What the pictures need beside the figures: parity points, one molecule in detail, training curves."""
+"""What the report shows beside the figures: judges with what they gathered, one density, training curves."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from qcsurrogate.comparison.breakdown import BlockErrors
 from qcsurrogate.comparison.collect import Collection, name_of
-from qcsurrogate.comparison.densities import ElectronDensity, GaussianDensity
-from qcsurrogate.comparison.measure import Parity
+from qcsurrogate.comparison.figures import DENSITY_NMAE
+from qcsurrogate.comparison.judge import Judge
 from qcsurrogate.comparison.session import Session
 from qcsurrogate.comparison.subjects import Curve, Subject
+from qcsurrogate.density.densities import ElectronDensity, GaussianDensity
+from qcsurrogate.registry import find_quantity
 from qcsurrogate.structures import Structure
 
 Array = NDArray[np.float64]
@@ -23,16 +24,6 @@ FIT = "density fit"
 
 PLANE_POINTS = 161
 PLANE_MARGIN_BOHR = 3.0
-
-
-@dataclass(frozen=True, eq=False)
-class Levels:
-    """Orbital energies (n_ao,), Hartree, of one molecule."""
-
-    name: str
-    n_occupied: int
-    reference: Array
-    predicted: Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,72 +82,57 @@ class PlaneDensities:
 
 @dataclass(frozen=True, eq=False)
 class Showcase:
-    """Everything that the pictures draw and ``metrics.json`` does not hold.
+    """What the pictures draw and ``metrics.json`` does not hold.
 
     Attributes:
-        parities, blocks, levels: of each Hamiltonian model.
+        judges: of each model, after all was measured.
         plane: of one molecule; None where no density was integrated.
         curves: training logs of the models that have one.
     """
 
-    parities: Mapping[str, Parity]
-    blocks: Mapping[str, BlockErrors]
-    levels: Mapping[str, Levels]
+    judges: Mapping[str, Judge]
     plane: PlaneDensities | None
     curves: Mapping[str, Sequence[Curve]]
 
 
 def choose_showcase(subjects: Sequence[Subject], collection: Collection, session: Session) -> Showcase:
     """Predict the molecules that are shown in detail once more; each is the one of median error."""
-    levels = {}
     for subject in subjects:
-        key = _median_key(collection, subject.label, "hamiltonian_mae")
-        if key is not None and session.judges[subject.label].starts_scf:
-            levels[subject.label] = _levels(subject, session, key)
-    keys = [_median_key(collection, s.label, "density_nmae") for s in sorted(subjects, key=lambda s: s.surrogate.kind)]
-    shown = next((key for key in keys if key is not None), None)
+        if (key := _median_key(collection, subject.label, find_quantity(subject.surrogate.kind).ranking)) is not None:
+            reference = session.reference(key)
+            prediction = subject.predict(reference.structure)
+            session.judges[subject.label].show(prediction, reference, name_of(reference.structure, key))
+    by_kind = sorted(subjects, key=lambda s: s.surrogate.kind)
+    shown = next((k for s in by_kind if (k := _median_key(collection, s.label, [DENSITY_NMAE.name]))), None)
     return Showcase(
-        parities=dict(collection.parities),
-        blocks=collection.blocks,
-        levels=levels,
+        judges=session.judges,
         plane=None if shown is None else _plane(subjects, shown, session, collection),
         curves={s.label: s.curves for s in subjects if s.curves},
     )
 
 
-def _median_key(collection: Collection, label: str, figure: str) -> str | None:
-    """The molecule whose error is the (upper) median."""
-    found = sorted((values[figure], key) for key, values in collection.values[label].items() if figure in values)
-    return found[len(found) // 2][1] if found else None
-
-
-def _levels(subject: Subject, session: Session, key: str) -> Levels:
-    reference = session.reference(key)
-    orbitals = session.judges[subject.label].orbitals(subject.predict(reference.structure), reference)
-    if orbitals is None:
-        raise TypeError(f"the judge of {subject.label} starts SCFs, but gives no orbitals")
-    return Levels(
-        name=name_of(reference.structure, key),
-        n_occupied=reference.n_occupied,
-        reference=reference.orbitals[0],
-        predicted=orbitals.energies,
-    )
+def _median_key(collection: Collection, label: str, ranking: Sequence[str]) -> str | None:
+    """The molecule whose error, by the first figure of the ranking that was measured, is the (upper) median."""
+    for figure in ranking:
+        found = sorted((values[figure], key) for key, values in collection.values[label].items() if figure in values)
+        if found:
+            return found[len(found) // 2][1]
+    return None
 
 
 def _plane(subjects: Sequence[Subject], key: str, session: Session, collection: Collection) -> PlaneDensities:
     reference = session.reference(key)
     plane = Plane.of(reference.structure)
     points = plane.points()
-    kohn_sham = reference.density.on_points(points)
+    kohn_sham = reference.density.density.on_points(points)
     densities: dict[str, ElectronDensity] = {}
     for subject in subjects:
-        if "density_nmae" not in collection.values[subject.label][key]:
-            continue
-        density = session.judges[subject.label].density(subject.predict(reference.structure), reference)
-        if density is not None:
-            densities[subject.label] = density
+        if DENSITY_NMAE.name in collection.values[subject.label][key]:
+            density = session.judges[subject.label].density(subject.predict(reference.structure), reference)
+            if density is not None:
+                densities[subject.label] = density
     if reference.fitted_density is not None and any(isinstance(d, GaussianDensity) for d in densities.values()):
-        densities[FIT] = reference.fitted_density
+        densities[FIT] = reference.fitted_density.density
     shape = (PLANE_POINTS, PLANE_POINTS)
     return PlaneDensities(
         name=name_of(reference.structure, key),

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from ase.data import chemical_symbols
 
 from qcsurrogate.basis import same_functions
 from qcsurrogate.domain import OutsideTrainingDomain
-from qcsurrogate.errors import DomainError, ModelFileError, SpecError
+from qcsurrogate.errors import DomainError, SpecError
 from qcsurrogate.prediction.surrogate import MODEL_FILE_NAME, Surrogate, load
 from qcsurrogate.reference.atoms import free_atoms_to_dict
 from qcsurrogate.reference.settings import EvenTempered, Method
@@ -32,17 +31,13 @@ class Curve:
 
     Attributes:
         name: the column's name.
-        minutes: (n,) training time.
+        seconds: (n,) training time.
         values: (n,).
     """
 
     name: str
-    minutes: tuple[float, ...]
+    seconds: tuple[float, ...]
     values: tuple[float, ...]
-
-    def scaled(self, factor: float) -> Curve:
-        """The same in another unit."""
-        return replace(self, values=tuple(value * factor for value in self.values))
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +78,7 @@ def load_subjects(paths: Sequence[str | Path]) -> list[Subject]:
     surrogates = [load(path) for path in paths]
     labels = _labels([s.kind for s in surrogates], files)
     return [
-        Subject(label, surrogate, file, _sha256(file), read_curves(file.parent / CURVE_FILE_NAME))
+        Subject(label, surrogate, file, surrogate.source.sha256, read_curves(file.parent / CURVE_FILE_NAME))
         for label, surrogate, file in zip(labels, surrogates, files, strict=True)
     ]
 
@@ -102,14 +97,6 @@ def _labels(kinds: Sequence[str], files: Sequence[Path]) -> list[str]:
     return labels
 
 
-def _sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise ModelFileError(f"cannot read '{path}' ({error.strerror or error})") from error
-
-
 def read_curves(path: Path) -> tuple[Curve, ...]:
     """Training loss and validation columns of a training log; empty where the file is missing or no log."""
     try:
@@ -121,13 +108,12 @@ def read_curves(path: Path) -> tuple[Curve, ...]:
     curves = []
     for name in names:
         pairs = [
-            (seconds / 60.0, value)
+            (seconds, value)
             for row in rows
             if (seconds := _number(row.get("time_s"))) is not None and (value := _number(row.get(name))) is not None
         ]
         if pairs:
-            minutes, values = zip(*pairs, strict=True)
-            curves.append(Curve(name, minutes, values))
+            curves.append(Curve(name, *zip(*pairs, strict=True)))
     return tuple(curves)
 
 

@@ -1,10 +1,16 @@
-"""Numbers and durations for people."""
+"""Numbers, units and settings in words that people read."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
 
-_TIMES = " \u00d7 "
+import numpy as np
+
+from qcsurrogate.units import ANGSTROM_PER_BOHR, DEBYE_PER_ATOMIC_UNIT, EV_PER_HARTREE
+
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -12,13 +18,11 @@ def number(value: float, digits: int = 3) -> str:
     """A number with so many significant digits: ``0.0123``, ``1,230``, ``4.5e-7`` as a power of ten."""
     if value == 0:
         return "0"
-    exponent = math.floor(math.log10(abs(value)))
-    if exponent < -4 or exponent > 6:
-        mantissa = round(value / 10.0**exponent, digits - 1)
-        if abs(mantissa) >= 10:
-            mantissa, exponent = mantissa / 10, exponent + 1
-        return f"{mantissa:.{digits - 1}f}{_TIMES}10{str(exponent).translate(_SUPERSCRIPTS)}"
-    decimals = digits - 1 - exponent
+    mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
+    power = int(exponent)
+    if not -4 <= power <= 6:
+        return f"{mantissa} \u00d7 10{str(power).translate(_SUPERSCRIPTS)}"
+    decimals = digits - 1 - power
     return f"{round(value, decimals):,.{max(decimals, 0)}f}"
 
 
@@ -31,3 +35,83 @@ def duration(seconds: float) -> str:
         (*divmod(whole, 60), ("min", "s")) if whole < 7200 else (*divmod(whole // 60, 60), ("h", "min"))
     )
     return f"{large} {names[0]} {small} {names[1]}" if small else f"{large} {names[0]}"
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A unit with its prefix: the page prints ``value * factor`` and ``symbol``."""
+
+    symbol: str
+    factor: float = 1.0
+
+    def number(self, value: float, *, sign: bool = False) -> str:
+        """A stored value as a number of this unit."""
+        return ("+" if sign and value > 0 else "") + number(value * self.factor)
+
+    def text(self, value: float) -> str:
+        """A stored value with its unit."""
+        return f"{self.number(value)} {self.symbol}".rstrip()
+
+    def label(self, title: str) -> str:
+        """What a column or an axis is called."""
+        return f"{title} ({self.symbol})" if self.symbol else title
+
+
+def _prefixed(symbol: str, factor: float = 1.0) -> list[Unit]:
+    powers = {"f": 1e15, "p": 1e12, "n": 1e9, "µ": 1e6, "m": 1e3, "": 1.0, "k": 1e-3}
+    return [Unit(prefix + symbol, power * factor) for prefix, power in powers.items()]
+
+
+_UNITS: Final[Mapping[str, list[Unit]]] = {
+    "hartree": _prefixed("Eh"),
+    "eV": _prefixed("eV", EV_PER_HARTREE),
+    "e bohr": _prefixed("D", DEBYE_PER_ATOMIC_UNIT),
+    "e bohr^2": _prefixed("D Å", DEBYE_PER_ATOMIC_UNIT * ANGSTROM_PER_BOHR),
+    "e bohr^-3": _prefixed("e/bohr³"),
+    "e": _prefixed("e"),
+    "s": [Unit("µs", 1e6), Unit("ms", 1e3), Unit("s"), Unit("min", 1 / 60), Unit("h", 1 / 3600)],
+    "%": [Unit("ppb", 1e7), Unit("ppm", 1e4), Unit("%")],
+    "share": [Unit("ppb", 1e9), Unit("ppm", 1e6), Unit("%", 1e2)],
+    "1": [Unit("")],
+}
+"""What a stored value may be read in, small to large; ``eV`` is stored in hartree, ``share`` as a number up to 1."""
+
+
+def readable(values: Iterable[float], unit: str) -> Unit:
+    """One unit for all these values, in which their geometric mean reads as a number from 1 to 1000.
+
+    Percent reach down to 0.1; zeros do not count, and alone have no prefix.
+
+    Args:
+        values: of one column, row or axis.
+        unit: what they are stored in; one without a prefix is kept.
+    """
+    known = _UNITS.get(unit, [Unit(unit)])
+    sizes = np.abs(np.fromiter(values, dtype=np.float64))
+    sizes = sizes[np.isfinite(sizes) & (sizes > 0)]
+    typical = math.exp(np.log(sizes).mean()) if len(sizes) else 1.0
+    fitting = [u for u in known if float(f"{typical * u.factor:.3g}") >= (0.1 if u.symbol == "%" else 1.0)]
+    return (fitting or known[:1])[-1]
+
+
+def spoken(value: object) -> str:
+    """A setting in words; no syntax of Python's."""
+    if value is None or isinstance(value, bool):
+        return {None: "not set", True: "yes", False: "no"}[value]
+    if isinstance(value, float):
+        return number(value)
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {text}" for name, text in flat(value)) or "none"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(spoken, value)) or "none"
+    text = str(value)
+    return text if len(text) <= 400 else f"{text[:400]}..."
+
+
+def flat(settings: Mapping[str, object], above: str = "") -> Iterator[tuple[str, str]]:
+    """Nested settings as (``model.encoder.layers``, ``2``)."""
+    for name, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            yield from flat(value, f"{above}{name}.")
+        else:
+            yield above + name, spoken(value)

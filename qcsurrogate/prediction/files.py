@@ -1,48 +1,72 @@
-"""Predictions as files: npz or HDF5 arrays with units, and a JSON summary."""
+"""Predictions as files that say everything: npz or HDF5 arrays, their meaning in JSON; and a JSON summary."""
 
 from __future__ import annotations
 
+import hashlib
 import io
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from qcsurrogate.basis import BasisSet
+from qcsurrogate.domain import DomainVerdict
 from qcsurrogate.errors import SpecError
-from qcsurrogate.prediction.output import write_output
+from qcsurrogate.files.output import write_output
 from qcsurrogate.prediction.results import Prediction
+from qcsurrogate.versions import installed_versions
 
-SUFFIXES = (".npz", ".h5")
+SUFFIXES: Final = (".npz", ".h5")
+FORMAT: Final = "qcsurrogate-predictions"
+FORMAT_VERSION: Final = 1
+SEAL: Final = "content_sha256"
+STRUCTURE_UNITS: Final = {"atomic_numbers": "1", "positions": "bohr", "charge": "e", "spin": "1"}
+
+_COMMON: Final = frozenset(entry.name for entry in fields(Prediction))
+_PACKAGES: Final = ("qcsurrogate", "pyscf", "numpy", "scipy", "torch", "e3nn")
+_CONVENTIONS: Final = (
+    "Structure number i, counted from zero, has its arrays under i in six digits: '000000/positions'.",
+    "Atomic units; 'units' names the unit of every array. 'spin' is the number of unpaired electrons.",
+    "A basis holds the shells of each element as PySCF takes them: [l, [exponent, coefficient, ...], ...]. Functions "
+    "are spherical and normalised by PySCF. They stand atom by atom, shells of each atom by l, and m = -l to l, but p "
+    "as x, y, z: the order of pyscf.gto.M(atom=..., unit='Bohr', basis=basis['elements'], charge=..., spin=...).",
+    "'free_atoms' are sums of coefficient * exp(-exponent r^2), in electrons / bohr^3.",
+)
 
 
-def save(predictions: Prediction | Sequence[Prediction], path: str | Path) -> None:
-    """Write predictions as ``.npz`` (read it without pickle) or ``.h5``.
+def save_predictions(predictions: Prediction | Sequence[Prediction], path: str | Path) -> None:
+    """Write predictions of one model as ``.npz`` (read it without pickle) or ``.h5``.
 
-    Structure number i, counted from zero, has its arrays under ``000000/quantity``,
-    ``000001/quantity`` and so on: npz keys, or HDF5 groups with the structure's name and
-    formula as attributes.  Units are HDF5 attributes of every dataset; an npz lists them
-    in ``units``, as texts ``quantity=unit``, and the names in ``names``.  Matrices are
-    in PySCF's order.
+    The file can be used without this package.  ``header`` is a JSON text: versions, model (its
+    SHA-256 too), method, bases and free atoms, units, conventions in words, and for every
+    structure its name, charge, spin, what of it lies outside of the training data, and the
+    figures of the JSON summary.  Structure number i, counted from zero, has its arrays under
+    ``000000/quantity``, ``000001/quantity`` and so on: npz keys, or HDF5 groups whose datasets
+    have ``units`` as an attribute.  Matrices are in PySCF's order.
 
     Raises:
-        SpecError: on another ending of the file's name.
+        SpecError: on another ending of the file's name, or predictions of several models.
         OutputError: if the file cannot be written.
     """
     path = check_suffix(path)
     chosen = [predictions] if isinstance(predictions, Prediction) else list(predictions)
+    header = _header(chosen)
     buffer = io.BytesIO()
     if path.suffix == ".npz":
-        _save_npz(chosen, buffer)
+        arrays = {f"{i:06d}/{name}": array for i, p in enumerate(chosen) for name, array in _arrays(p).items()}
+        np.savez(buffer, allow_pickle=False, header=np.bytes_(json.dumps(header)), **arrays)
     else:
-        _save_hdf5(chosen, buffer)
+        _save_hdf5(chosen, header, buffer)
     write_output(path, buffer.getvalue(), "the predictions")
 
 
 def check_suffix(path: str | Path) -> Path:
-    """The path of a file that :func:`save` can write.
+    """The path of a file that :func:`save_predictions` can write.
 
     Raises:
         SpecError: if its name ends otherwise.
@@ -54,22 +78,87 @@ def check_suffix(path: str | Path) -> Path:
 
 
 def summary(predictions: Sequence[Prediction]) -> dict[str, Any]:
-    """Scalars and moments of every structure as JSON data, with their units."""
-    units = {name: unit for prediction in predictions for name, unit in prediction.summary_units.items()}
-    return {"units": units, "structures": [_summary_of(prediction) for prediction in predictions]}
+    """Model, method, and scalars and moments of every structure as JSON data, with their units.
+
+    Raises:
+        SpecError: if they are of several models.
+    """
+    source = _one([p.source for p in predictions], "of one model")
+    return {
+        "versions": installed_versions(_PACKAGES),
+        **({"model": None, "method": None} if source is None else source.to_dict()),
+        "units": {name: unit for p in predictions for name, unit in p.summary_units.items()},
+        "structures": [_summary_of(prediction) for prediction in predictions],
+    }
+
+
+def _header(predictions: Sequence[Prediction]) -> dict[str, Any]:
+    content = summary(predictions)
+    _one([type(prediction) for prediction in predictions], "of one kind")
+    source = predictions[0].source if predictions else None
+    bases = [_bases_of(prediction) for prediction in predictions]
+    shared = {name: _one([b[name] for b in bases], f"in one {name}") for name in (bases[0] if bases else ())}
+    content["units"] |= STRUCTURE_UNITS | {name: unit for p in predictions for name, unit in p.units.items()}
+    for entry, prediction in zip(content["structures"], predictions, strict=True):
+        entry["domain"] |= {
+            "known": prediction.domain.known,
+            "findings": [vars(finding) for finding in prediction.domain.findings],
+        }
+    header = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "conventions": [*_CONVENTIONS, *dict.fromkeys(text for p in predictions for text in p.conventions)],
+        **content,
+        **({} if source is None else source.basis_to_dict()),
+        **{name: basis.to_dict() for name, basis in shared.items()},
+    }
+    return header | {SEAL: content_digest(header, predictions)}
+
+
+def content_digest(header: Mapping[str, Any], predictions: Iterable[Prediction]) -> str:
+    """SHA-256 of a header and of the arrays from which its predictions are made again."""
+    digest = hashlib.sha256(json.dumps(header).encode())
+    for prediction in predictions:
+        for name in STRUCTURE_UNITS:
+            digest.update(np.ascontiguousarray(getattr(prediction.structure, name)).data)
+        for name in own_fields(type(prediction)):
+            if name in prediction.units:
+                digest.update(np.ascontiguousarray(getattr(prediction, name)).data)
+    return digest.hexdigest()
+
+
+def _one(values: Sequence[Any], what: str) -> Any:
+    """The value that all have; None of nothing."""
+    if any(value is not values[0] and value != values[0] for value in values):
+        raise SpecError(f"these predictions are not {what}; expected those of one model in one file: save them apart")
+    return values[0] if values else None
+
+
+def _bases_of(prediction: Prediction) -> dict[str, BasisSet]:
+    values = {name: getattr(prediction, name) for name in own_fields(type(prediction))}
+    return {name: value for name, value in values.items() if isinstance(value, BasisSet)}
+
+
+def own_fields(kind: type[Prediction]) -> list[str]:
+    """What a kind of prediction is made of beside its structure: bases, and entries of ``units``."""
+    return [entry.name for entry in fields(kind) if entry.name not in _COMMON]
 
 
 def _summary_of(prediction: Prediction) -> dict[str, Any]:
-    structure, domain = prediction.structure, prediction.domain
+    structure = prediction.structure
     values = {name: _json_number(getattr(prediction, name)) for name in prediction.summary_units}
     return {
         "name": structure.name,
         "formula": structure.formula,
         "charge": structure.charge,
         "spin": structure.spin,
-        "domain": {"inside": domain.inside if domain.known else None, "summary": domain.summary},
+        "domain": _summary_of_domain(prediction.domain),
         **values,
     }
+
+
+def _summary_of_domain(domain: DomainVerdict) -> dict[str, Any]:
+    return {"inside": domain.inside if domain.known else None, "summary": domain.summary}
 
 
 def _json_number(value: float | NDArray[np.float64]) -> Any:
@@ -81,36 +170,17 @@ def _json_number(value: float | NDArray[np.float64]) -> Any:
 
 
 def _arrays(prediction: Prediction) -> dict[str, NDArray[Any]]:
-    structure = prediction.structure
-    arrays: dict[str, NDArray[Any]] = {
-        "atomic_numbers": structure.atomic_numbers,
-        "positions": structure.positions,
-        "charge": np.asarray(structure.charge),
-        "spin": np.asarray(structure.spin),
+    return {name: np.asarray(getattr(prediction.structure, name)) for name in STRUCTURE_UNITS} | {
+        name: np.asarray(getattr(prediction, name)) for name in prediction.units
     }
-    return arrays | {name: np.asarray(getattr(prediction, name)) for name in prediction.units}
 
 
-_STRUCTURE_UNITS = {"atomic_numbers": "1", "positions": "bohr", "charge": "e", "spin": "1"}
-
-
-def _save_npz(predictions: Sequence[Prediction], file: io.BytesIO) -> None:
-    units = dict(_STRUCTURE_UNITS)
-    arrays: dict[str, NDArray[Any]] = {}
-    for i, prediction in enumerate(predictions):
-        units |= prediction.units
-        arrays |= {f"{i:06d}/{name}": array for name, array in _arrays(prediction).items()}
-    arrays["names"] = np.array([p.structure.name for p in predictions], dtype=np.str_)
-    arrays["units"] = np.array([f"{name}={unit}" for name, unit in units.items()], dtype=np.str_)
-    np.savez(file, allow_pickle=False, **arrays)
-
-
-def _save_hdf5(predictions: Sequence[Prediction], file: io.BytesIO) -> None:
+def _save_hdf5(predictions: Sequence[Prediction], header: dict[str, Any], file: io.BytesIO) -> None:
     with h5py.File(file, "w") as root:
+        root.create_dataset("header", data=np.bytes_(json.dumps(header)))
         for i, prediction in enumerate(predictions):
             group = root.create_group(f"{i:06d}")
             group.attrs["name"] = prediction.structure.name
             group.attrs["formula"] = prediction.structure.formula
-            units = {**_STRUCTURE_UNITS, **prediction.units}
             for name, array in _arrays(prediction).items():
-                group.create_dataset(name, data=array).attrs["units"] = units[name]
+                group.create_dataset(name, data=array).attrs["units"] = header["units"][name]

@@ -5,26 +5,27 @@ What costs something is computed when it is first asked for, and kept.
 
 from __future__ import annotations
 
-from abc import ABC
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar, Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from pyscf.scf import hf
 
-from qcsurrogate.basis import BasisSet
+from qcsurrogate.density.cube import write_cube
+from qcsurrogate.density.densities import ElectronDensity, as_points
+from qcsurrogate.density.moments import ChargeMoments, Moments, charge_moments
 from qcsurrogate.domain import UNKNOWN, DomainVerdict
-from qcsurrogate.prediction import observables
-from qcsurrogate.prediction.cube import write_cube
-from qcsurrogate.reference.atoms import FreeAtoms
+from qcsurrogate.prediction.source import Source
 from qcsurrogate.structures import Structure
 
-if TYPE_CHECKING:
-    from pyscf.gto import Mole
+MOMENTS: Final = (
+    "Dipoles refer to the origin (0, 0, 0) and point from minus to plus; quadrupoles are traceless (Buckingham) and "
+    "refer to the centre of nuclear charge."
+)
 
 
 def read_only(array: ArrayLike) -> NDArray[np.float64]:
@@ -38,18 +39,25 @@ def read_only(array: ArrayLike) -> NDArray[np.float64]:
 class Prediction(ABC):
     """A prediction for one structure; its arrays cannot be written into, copy them to change them.
 
+    Fields that a kind of prediction adds are bases, or entries of ``units``: a file then holds
+    what makes the prediction again.
+
     Attributes:
         structure: what was predicted for.
         domain: what of it lies outside of the training data.
-        units: unit of every quantity that :func:`qcsurrogate.prediction.files.save` writes.
+        source: the model that it comes from; None where it was put together by hand.
+        units: unit of every quantity that :func:`qcsurrogate.save_predictions` writes.
         summary_units: unit of every quantity of the JSON summary.
+        conventions: sentences for whoever reads the arrays without this package.
     """
 
     structure: Structure
     domain: DomainVerdict = field(default=UNKNOWN, kw_only=True)
+    source: Source | None = field(default=None, kw_only=True)
 
     units: ClassVar[Mapping[str, str]]
     summary_units: ClassVar[Mapping[str, str]]
+    conventions: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         for entry in fields(self):
@@ -64,126 +72,13 @@ class Prediction(ABC):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class HamiltonianPrediction(Prediction):
-    """A Kohn-Sham Hamiltonian and what its orbitals say; closed shells.
-
-    Attributes:
-        orbital_basis: the basis of all matrices.
-        hamiltonian: (n_ao, n_ao) Fock matrix in Hartree, PySCF AO order, symmetric.
-    """
-
-    orbital_basis: BasisSet
-    hamiltonian: NDArray[np.float64]
-
-    units: ClassVar[Mapping[str, str]] = {
-        "hamiltonian": "hartree",
-        "overlap": "1",
-        "mo_energy": "hartree",
-        "mo_coeff": "1",
-        "mo_occ": "1",
-        "density_matrix": "1",
-        "dipole": "e bohr",
-    }
-    summary_units: ClassVar[Mapping[str, str]] = {
-        "homo": "hartree",
-        "lumo": "hartree",
-        "gap": "hartree",
-        "dipole": "e bohr",
-    }
-
-    @cached_property
-    def mol(self) -> Mole:
-        """The PySCF ``Mole`` whose orbitals the matrices refer to."""
-        return self.orbital_basis.build_mol(self.structure)
-
-    @cached_property
-    def overlap(self) -> NDArray[np.float64]:
-        """(n_ao, n_ao) overlap matrix, PySCF AO order."""
-        return read_only(self.mol.intor_symmetric("int1e_ovlp"))
-
-    @cached_property
-    def _orbitals(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        energies, coefficients = hf.eig(self.hamiltonian, self.overlap)
-        return read_only(energies), read_only(coefficients)
+class PredictionWithDensity(Prediction):
+    """A prediction with an electron density, and everything that follows from one."""
 
     @property
-    def mo_energy(self) -> NDArray[np.float64]:
-        """(n_ao,) orbital energies in Hartree, ascending: H C = S C e."""
-        return self._orbitals[0]
-
-    @property
-    def mo_coeff(self) -> NDArray[np.float64]:
-        """(n_ao, n_mo) orbital coefficients, C^T S C = 1; the largest one of each orbital is positive."""
-        return self._orbitals[1]
-
-    @property
-    def n_occupied(self) -> int:
-        """Number of doubly occupied orbitals."""
-        return self.structure.n_electrons // 2
-
-    @cached_property
-    def mo_occ(self) -> NDArray[np.float64]:
-        """(n_ao,) occupations, 2 for the lowest orbitals and 0 above."""
-        occupations = np.zeros(len(self.mo_energy))
-        occupations[: self.n_occupied] = 2.0
-        return read_only(occupations)
-
-    @property
-    def homo(self) -> float:
-        """Energy of the highest occupied orbital, Hartree; NaN without electrons."""
-        return float(self.mo_energy[self.n_occupied - 1]) if self.n_occupied else float("nan")
-
-    @property
-    def lumo(self) -> float:
-        """Energy of the lowest empty orbital, Hartree; NaN where the basis has none."""
-        return float(self.mo_energy[self.n_occupied]) if self.n_occupied < len(self.mo_energy) else float("nan")
-
-    @property
-    def gap(self) -> float:
-        """LUMO less HOMO energy, Hartree."""
-        return self.lumo - self.homo
-
-    @cached_property
-    def density_matrix(self) -> NDArray[np.float64]:
-        """(n_ao, n_ao) one-particle density matrix of the orbitals, tr(D S) = number of electrons."""
-        occupied = self.mo_coeff[:, : self.n_occupied]
-        return read_only(2.0 * occupied @ occupied.T)
-
-    @cached_property
-    def dipole(self) -> NDArray[np.float64]:
-        """(3,) dipole moment in e bohr, origin at (0, 0, 0), pointing from minus to plus."""
-        with self.mol.with_common_orig((0.0, 0.0, 0.0)):
-            positions = self.mol.intor_symmetric("int1e_r", comp=3)
-        electrons = np.einsum("xab,ba->x", positions, self.density_matrix)
-        return read_only(self.structure.atomic_numbers @ self.structure.positions - electrons)
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class DensityPrediction(Prediction):
-    """An electron density: free atoms plus an expansion in auxiliary functions.
-
-    Attributes:
-        density_basis: auxiliary basis of the expansion.
-        atoms: free-atom densities by atomic number.
-        density_coefficients: (n_aux,) of rho - rho_free_atoms, so without the free atoms, in
-            e bohr^-1.5, PySCF order and normalisation.
-    """
-
-    density_basis: BasisSet
-    atoms: FreeAtoms
-    density_coefficients: NDArray[np.float64]
-
-    units: ClassVar[Mapping[str, str]] = {
-        "density_coefficients": "e bohr^-1.5",
-        "electron_count": "e",
-        "dipole": "e bohr",
-        "quadrupole": "e bohr^2",
-    }
-    summary_units: ClassVar[Mapping[str, str]] = {
-        "electron_count": "e",
-        "dipole": "e bohr",
-        "quadrupole": "e bohr^2",
-    }
+    @abstractmethod
+    def electron_density(self) -> ElectronDensity:
+        """The density as an object: points, moments, Hartree energy."""
 
     def density(self, points: ArrayLike) -> NDArray[np.float64]:
         """Electron density on points.
@@ -197,24 +92,33 @@ class DensityPrediction(Prediction):
         Raises:
             StructureError: if the points are not finite numbers of shape (n, 3).
         """
-        return observables.density_on_points(
-            self.structure, self.density_basis, self.density_coefficients, self.atoms, points
-        )
+        return self.electron_density.on_points(as_points(points))
 
     @cached_property
+    def _moments(self) -> Moments:
+        return self.electron_density.moments()
+
+    @cached_property
+    def _charge_moments(self) -> ChargeMoments:
+        return charge_moments(self.structure, self._moments)
+
+    @property
     def electron_count(self) -> float:
         """Integral of the density over space (analytic), electrons."""
-        return observables.electron_count(self.structure, self.density_basis, self.density_coefficients)
+        return self._moments.count
 
     @cached_property
     def dipole(self) -> NDArray[np.float64]:
         """(3,) dipole moment (analytic) in e bohr, origin at (0, 0, 0), pointing from minus to plus."""
-        return read_only(observables.dipole_moment(self.structure, self.density_basis, self.density_coefficients))
+        return read_only(self._charge_moments.dipole)
 
     @cached_property
     def quadrupole(self) -> NDArray[np.float64]:
-        """(3, 3) traceless quadrupole moment (analytic) in e bohr^2, origin at (0, 0, 0), PySCF's definition."""
-        return read_only(observables.quadrupole_moment(self.structure, self.density_basis, self.density_coefficients))
+        """(3, 3) traceless quadrupole moment (analytic) in e bohr^2 about the centre of nuclear charge.
+
+        See :class:`qcsurrogate.density.moments.ChargeMoments`.
+        """
+        return read_only(self._charge_moments.quadrupole)
 
     def write_cube(self, path: str | Path, *, resolution: float = 0.2, margin: float = 4.0) -> None:
         """Write the density as a Gaussian cube file (bohr, electrons / bohr^3).
@@ -232,7 +136,7 @@ class DensityPrediction(Prediction):
         write_cube(
             path,
             self.structure,
-            self.density,
+            self.electron_density.on_points,
             comment=f"electron density of {name}, predicted by qcsurrogate",
             resolution=resolution,
             margin=margin,

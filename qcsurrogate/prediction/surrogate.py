@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,7 @@ from qcsurrogate.errors import BasisError, DomainError, ModelFileError, SpecErro
 from qcsurrogate.models.files import ModelMetadata, read_model
 from qcsurrogate.prediction.inputs import read_request
 from qcsurrogate.prediction.results import Prediction
+from qcsurrogate.prediction.source import Source
 from qcsurrogate.reference.atoms import free_atoms_from_dict
 from qcsurrogate.reference.settings import Method
 from qcsurrogate.registry import find_quantity
@@ -56,8 +58,15 @@ def load(path: str | Path, device: str = "cpu") -> Surrogate[Any]:
                 f"the folder '{folder}' holds no {MODEL_FILE_NAME}; expected the folder of a training run that has "
                 "validated at least once, or the path of a model file"
             )
+    written = path.stat().st_mtime_ns if path.is_file() else None
     model, metadata = read_model(path, _device(device))
-    return find_quantity(metadata.kind).surrogate(model, metadata)
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if path.stat().st_mtime_ns != written:
+        raise ModelFileError(f"the model file '{path}' was replaced while it was read: load it again")
+    surrogate = find_quantity(metadata.kind).surrogate(model, metadata)
+    surrogate.source = replace(surrogate.source, file=path.name, sha256=digest)
+    return surrogate
 
 
 def _device(name: str) -> torch.device:
@@ -82,6 +91,7 @@ class Surrogate(ABC, Generic[P]):
         elements: atomic numbers it was trained on, ascending.
         orbital_basis: its orbital basis.
         atoms: free-atom densities by atomic number.
+        source: what its predictions say about where they come from.
     """
 
     def __init__(self, model: SurrogateModel, metadata: ModelMetadata) -> None:
@@ -96,6 +106,7 @@ class Surrogate(ABC, Generic[P]):
             raise ModelFileError(
                 f"the model file holds unusable free atoms ({error}); train the model again"
             ) from error
+        self.source = Source.of(metadata, self.orbital_basis, self.atoms)
 
     def __repr__(self) -> str:
         symbols = ", ".join(chemical_symbols[z] for z in self.elements)
@@ -139,7 +150,9 @@ class Surrogate(ABC, Generic[P]):
         verdicts = [self.assess(structure) for structure in request.structures]
         self._report(request.structures, verdicts, strict=strict)
         predictions = self._in_batches(request.structures, batch_size)
-        results = [replace(p, domain=verdict) for p, verdict in zip(predictions, verdicts, strict=True)]
+        results = [
+            replace(p, domain=verdict, source=self.source) for p, verdict in zip(predictions, verdicts, strict=True)
+        ]
         return results[0] if request.single else results
 
     def assess(self, structure: Structure) -> DomainVerdict:

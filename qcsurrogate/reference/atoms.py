@@ -156,20 +156,6 @@ def free_atoms_from_dict(data: Mapping[str, Any]) -> dict[int, FreeAtom]:
     return atoms
 
 
-def free_atom_density(structure: Structure, atoms: FreeAtoms, points: ArrayLike) -> NDArray[np.float64]:
-    """Superposed free-atom density.
-
-    Args:
-        structure: the molecule.
-        atoms: free atoms of all its elements.
-        points: (n, 3) in bohr.
-
-    Returns:
-        (n,) electrons / bohr^3.
-    """
-    return free_atom_density_and_gradient(structure, atoms, points, gradient=False)[0]
-
-
 def free_atom_density_and_gradient(
     structure: Structure, atoms: FreeAtoms, points: ArrayLike, *, gradient: bool = True
 ) -> NDArray[np.float64]:

@@ -100,9 +100,9 @@ def known_density(
 
 
 def _subject(label: str, surrogate: HamiltonianSurrogate | DensitySurrogate) -> Subject:
-    minutes = tuple(np.linspace(0.1, 2.0, 12).tolist())
+    seconds = tuple(np.linspace(6.0, 120.0, 12).tolist())
     falling = tuple((0.1 * np.exp(-np.linspace(0, 3, 12))).tolist())
-    curves = (Curve("train_loss", minutes, falling), Curve(f"validation_{label}_mae", minutes, falling))
+    curves = (Curve("train_loss", seconds, falling), Curve(f"validation_{label}_mae", seconds, falling))
     return Subject(label, surrogate, Path(f"runs/{label}/model.safetensors"), "0" * 64, curves)
 
 

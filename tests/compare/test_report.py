@@ -8,14 +8,15 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from qcsurrogate.comparison import appendix, pictures
-from qcsurrogate.comparison.breakdown import BlockErrors, shell_names
+from qcsurrogate.comparison import pictures, sections
 from qcsurrogate.comparison.report import _warnings, render_report
 from qcsurrogate.comparison.run import compare_subjects
-from qcsurrogate.comparison.schema import Failure
-from qcsurrogate.comparison.showcase import Levels, Plane, PlaneDensities
+from qcsurrogate.comparison.schema import Failure, PairSummary
+from qcsurrogate.comparison.showcase import Plane, PlaneDensities
 from qcsurrogate.comparison.subjects import Curve
 from qcsurrogate.comparison.text import duration, number
+from qcsurrogate.quantities.hamiltonian.breakdown import BlockErrors, shell_names
+from qcsurrogate.quantities.hamiltonian.judge import _shell_pictures
 from qcsurrogate.structures import Structure
 from tests.compare.conftest import METHOD, settings
 from tests.compare.known import HOSTILE_NAME, known_density, known_hamiltonian, symmetric_noise
@@ -88,9 +89,10 @@ def test_pictures_hold_no_script_and_no_outside_reference(page):
                     assert value.startswith(("#", "data:image/png;base64,"))
 
 
-def test_every_picture_says_what_it_shows(page):
+def test_every_picture_says_what_it_shows(html, page):
     images = page.all("img")
     assert len(images) >= 16
+    assert "figure.wide img { max-width: none; }" in html
     assert all(len(image["alt"]) > 30 for image in images)
     assert len({image["alt"] for image in images}) == len(images)
 
@@ -132,8 +134,9 @@ def test_numbers_of_the_page_are_those_of_the_file(compared, page):
 
 
 def test_the_same_picture_gives_the_same_file(compared):
-    levels = compared[1].levels["hamiltonian"]
-    assert pictures.level_diagram(levels) == pictures.level_diagram(levels)
+    levels = compared[1].judges["hamiltonian"].shown
+    shown = levels.reference, levels.predicted, levels.n_occupied
+    assert pictures.level_diagram(*shown) == pictures.level_diagram(*shown)
 
 
 def test_perfect_models_can_be_drawn(perfect):
@@ -174,11 +177,11 @@ def test_training_data_is_called_so(compared):
 
 def test_failures_are_in_the_report(compared):
     comparison, _ = compared
-    assert appendix.failures(comparison) is None
+    assert sections.failures(comparison) is None
     failure = Failure(key="0", name=HOSTILE_NAME, model="density", stage="prediction", message="it burst")
     failed = comparison.model_copy(update={"failures": [failure]})
     assert _warnings(failed) == ["1 measurement failed; see the section on failures."]
-    assert appendix.failures(failed).tables[0].rows == [(HOSTILE_NAME, "density", "prediction", "it burst")]
+    assert sections.failures(failed).tables[0].rows == [(HOSTILE_NAME, "density", "prediction", "it burst")]
 
 
 @pytest.mark.parametrize(
@@ -187,7 +190,8 @@ def test_failures_are_in_the_report(compared):
         (0.0, "0"),
         (1234.5, "1,230"),
         (0.012345, "0.0123"),
-        (9.996, "10.00"),
+        (9.996, "10.0"),
+        (0.9999, "1.00"),
         (2.0, "2.00"),
         (-3.14159, "-3.14"),
         (4.5e-7, "4.50 \u00d7 10⁻⁷"),
@@ -233,22 +237,23 @@ def test_shells_are_named_as_chemists_do():
 def test_a_single_atom_has_no_distances():
     blocks = BlockErrors(METHOD.orbital_basis([2]))
     blocks.add(Structure(np.array([2]), np.zeros((1, 3))), np.ones((1, 1)), np.zeros((1, 1)))
-    assert blocks.distance_bins() == []
-    assert [kind.same_atom for kind in blocks.element_pairs()] == [True]
+    found = blocks.summary()
+    assert found.distances == []
+    assert [pair.atoms for pair in found.element_pairs] == ["same"]
 
 
 def test_pictures_of_nothing_but_zeros():
     zeros = np.zeros(3)
     sources = [
         pictures.parity(zeros, zeros, "energy"),
-        pictures.error_by_distance(np.ones(3), zeros, [(1.0, 1.5, 0.0)]),
-        pictures.element_heat_map(["H"], np.zeros(1), np.full((1, 1), np.nan)),
+        pictures.scatter(np.ones(3), zeros, ("distance", "error"), logarithmic="y", bars=[(1.0, 1.5, 0.0)]),
+        pictures.heat_map(["H", "one atom"], ["H"], np.array([[np.nan], [0.0]]), rule=1),
         pictures.boxes({"a": [0.0], "b": [0.0, 0.0]}, "error", ["a"]),
-        pictures.trust_scatter([0.0] * 3, [0.0] * 3, "error"),
-        pictures.learning_curve({"loss": Curve("loss", (1.0,), (-1.0,))}, "loss"),
-        pictures.spread_of_errors({"a": [0.0]}, "error"),
-        pictures.level_diagram(Levels("helium", 1, np.array([-0.5]), np.array([-0.5]))),
-        pictures.level_diagram(Levels("core", 1, np.array([-99.0]), np.array([-99.0]))),
+        pictures.scatter(zeros, zeros, ("commutator", "error")),
+        pictures.learning_curve({"loss": Curve("loss", (1.0,), (-1.0,))}, "", "loss"),
+        pictures.spread_of_errors(zeros, "error"),
+        pictures.level_diagram(np.array([-0.5]), np.array([-0.5]), 1),
+        pictures.level_diagram(np.array([-99.0]), np.array([-99.0]), 1),
         pictures.plane_picture(
             PlaneDensities("x", WATER, Plane.of(WATER), np.zeros((9, 9)), {"a": np.zeros((9, 9))}), "a", 1e-12
         ),
@@ -260,3 +265,31 @@ def test_labels_of_dense_levels_do_not_overlap():
     heights = pictures._spread([0.0, 0.01, 0.02, 5.0, 5.0], 0.5)
     assert np.diff(heights).min() >= 0.5 - 1e-12
     assert np.mean(heights[:3]) == pytest.approx(0.01)
+
+
+def _inches(source: str) -> tuple[float, float]:
+    svg = _svg_of(source)
+    return float(svg.attrib["width"].removesuffix("pt")) / 72, float(svg.attrib["height"].removesuffix("pt")) / 72
+
+
+SHELLS = ("1s", "2s", "3s", "2p", "3p", "3d")
+
+
+@pytest.mark.parametrize("elements", ["HO", "HCNOF", "HCNOFPSBI"])
+def test_every_shell_of_a_heat_map_has_room_for_its_label(elements):
+    """A fifth of an inch a row holds 8 points; the picture grows, keeps its size in the page and scrolls."""
+    shells = [f"{element} {shell}" for element in elements for shell in SHELLS]
+    pairs = [
+        PairSummary.of([1e-6], "hartree", first=a, second=b, atoms=atoms)
+        for i, a in enumerate(shells)
+        for b in shells[i:]
+        for atoms in ("same", "different")
+        if atoms == "different" or a[0] == b[0]
+    ]
+    one_atom, two_atoms = _shell_pictures(pairs)
+    assert (one_atom.wide, two_atoms.wide) == (False, len(shells) > 10)
+    for picture in (one_atom, two_atoms):
+        height = float(_svg_of(picture.source).attrib["height"].removesuffix("pt")) / 72
+        assert height >= 0.2 * len(shells)
+    width = float(_svg_of(two_atoms.source).attrib["width"].removesuffix("pt")) / 72
+    assert width >= 0.2 * len(shells)

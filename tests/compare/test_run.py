@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from qcsurrogate.comparison import run, session
-from qcsurrogate.comparison.figures import FIGURE
+from qcsurrogate.comparison.figures import SHARED
 from qcsurrogate.comparison.run import compare, compare_subjects
 from qcsurrogate.comparison.schema import read_comparison
 from qcsurrogate.comparison.subjects import _labels, check_domain, differences, read_curves
@@ -27,7 +27,7 @@ def _maxima(comparison, label):
 
 def test_a_record_as_its_own_prediction_has_no_error(perfect):
     worst = _maxima(perfect[0], "hamiltonian")
-    for name in ("hamiltonian_mae", "hamiltonian_largest_error", "hamiltonian_rms_per_electron"):
+    for name in ("hamiltonian_mae", "hamiltonian_largest_error", "hamiltonian_frobenius_per_sqrt_n"):
         assert worst[name] < 1e-12
     for name in ("occupied_energy_mae", "homo_error", "lumo_error", "gap_error", "occupied_subspace_defect"):
         assert worst[name] < 1e-10
@@ -82,9 +82,14 @@ def test_breakdown_of_a_change_of_one_block(store):
     assert shells["H 1s", "H 1s", "different"] == pytest.approx(2e-4)
     assert shells["O 1s", "O 2s", "same"] < 1e-12
     assert ("O 2p", "O 2p", "different") not in shells
-    distances, errors = showcase.blocks["hamiltonian"].distance_points()
-    assert distances[errors > 1e-6].min() > 1.2
-    assert sum(b.count for b in found.distances) == 15
+    near, far = found.distances  # O-H and H-H
+    assert (near.count, far.count) == (10, 5)
+    assert near.max < 1e-12
+    assert far.mean == pytest.approx(2e-4)
+    assert near.stop_angstrom < 1.2 < far.start_angstrom
+    blocks = showcase.judges["hamiltonian"].blocks
+    distances, errors = np.concatenate(blocks.distances), np.concatenate(blocks.errors)
+    assert distances[errors > 1e-6].min() == far.start_angstrom
     assert comparison.metrics["hamiltonian"]["hamiltonian_mae"].mean == pytest.approx(4e-4 / 49)
 
 
@@ -96,19 +101,24 @@ def test_elements_pairs_add_up_to_the_matrix(compared):
         for p in comparison.breakdowns["hamiltonian"].element_pairs
     )
     assert total / 5 / 49 == pytest.approx(comparison.metrics["hamiltonian"]["hamiltonian_mae"].mean)
-    assert len(showcase.parities["hamiltonian"].gap_reference) == 5
+    assert len(showcase.judges["hamiltonian"].levels) == 5
 
 
 def test_every_summary_is_that_of_the_molecules(compared):
-    comparison, _ = compared
+    comparison, showcase = compared
     assert len(comparison.molecules) == 5
     for label, figures in comparison.metrics.items():
+        known = {f.name: f for f in (*SHARED, *showcase.judges[label].figures)}
+        measured = {name for m in comparison.molecules for name in m.values[label]}
+        assert figures.keys() == measured
         for name, summary in figures.items():
             values = [m.values[label][name] for m in comparison.molecules if name in m.values[label]]
+            assert comparison.values(label, name) == values
             assert summary.count == len(values)
             assert summary.mean == pytest.approx(np.mean(values))
             assert summary.max == max(values)
-            assert (summary.unit, summary.definition) == (FIGURE[name].unit, FIGURE[name].definition)
+            assert (summary.unit, summary.definition) == (known[name].unit, known[name].definition)
+            assert summary.shown == (known[name].shown or known[name].unit)
 
 
 def test_subsets_are_as_large_as_asked_for(compared):
@@ -142,9 +152,12 @@ def test_saving_is_totals_over_totals(compared):
 def test_the_headline_names_what_the_demo_prints(compared):
     items = {(item.model, item.name): item for item in compared[0].headline}
     assert items["hamiltonian", "hamiltonian_mae"].shown.endswith("µEh")
-    assert items["hamiltonian", "scf_cycle_ratio"].value < 1.0
-    assert "fit" in items["density", "density_nmae"].verdict
+    assert "% of the wall time. 3 of 3 SCFs converge." in items["hamiltonian", "scf_cycles"].verdict
+    assert "auxiliary basis" in items["density", "density_nmae_over_fit_floor"].verdict
+    assert items["density", "density_nmae"].title == "Density error · density"
+    assert items["hamiltonian", "density_nmae"].title == "Density error · hamiltonian"
     assert items["hamiltonian", "hamiltonian_mae"].rating == "good"
+    assert "of H0 alone." in items["hamiltonian", "hamiltonian_mae"].verdict
 
 
 def test_a_bad_model_is_called_bad(store):
@@ -329,13 +342,21 @@ def test_a_folder_that_cannot_be_written_is_refused_before_any_work(store, tmp_p
         compare(["nowhere"], store.path, tmp_path / "file")
 
 
-@pytest.mark.parametrize("content", ["", "{}", "not json", '{"schema_version": 7}'])
+@pytest.mark.parametrize("content", ["", "{}", "[]", "not json", '{"schema_version": "2"}'])
 def test_a_foreign_metrics_file_is_refused(tmp_path, content):
     (tmp_path / "metrics.json").write_text(content)
-    with pytest.raises(StoreError, match=r"metrics\.json"):
+    with pytest.raises(StoreError, match=r"metrics\.json' is not a qcsurrogate-comparison of schema version 2: "):
         read_comparison(tmp_path / "metrics.json")
     with pytest.raises(StoreError, match="cannot read"):
         read_comparison(tmp_path / "missing.json")
+
+
+def test_a_metrics_file_of_an_older_schema_is_refused_by_its_version(compared, tmp_path):
+    old = compared[0].model_dump(mode="json") | {"schema_version": 1}
+    (tmp_path / "metrics.json").write_text(json.dumps(old))
+    words = "is of schema version 1, expected 2; write it again with 'qcsurrogate compare'"
+    with pytest.raises(StoreError, match=words):
+        read_comparison(tmp_path / "metrics.json")
 
 
 def test_models_of_one_kind_are_told_apart():
@@ -351,7 +372,7 @@ def test_training_logs_are_read_as_far_as_they_go(tmp_path):
         "10,6,0.5,1e-3,\n20,12,nan,1e-3,2e-5\n30,18,0.25,1e-3,1e-5\n40,oops,1,1,1\n50"
     )
     loss, validation = read_curves(log)
-    assert (loss.name, loss.minutes, loss.values) == ("train_loss", (0.1, 0.3), (0.5, 0.25))
+    assert (loss.name, loss.seconds, loss.values) == ("train_loss", (6.0, 18.0), (0.5, 0.25))
     assert (validation.name, validation.values) == ("validation_hamiltonian_mae", (2e-5, 1e-5))
     assert read_curves(tmp_path / "missing.csv") == ()
     log.write_bytes(b"\xff\xfe\x00binary")

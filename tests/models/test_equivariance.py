@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from qcsurrogate.basis import BasisSet, even_tempered_basis, orbital_basis
-from qcsurrogate.data.datasets import atom_functions
 from qcsurrogate.models.base import SurrogateModel
 from qcsurrogate.models.settings import DensitySettings, EncoderSettings, HamiltonianSettings
+from qcsurrogate.quantities.density.labels import atom_functions
 from qcsurrogate.quantities.density.model import DensityModel
 from qcsurrogate.quantities.hamiltonian.model import HamiltonianModel
 from qcsurrogate.structures import Structure

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from qcsurrogate.data.datasets import DensityBatch, HamiltonianDataset
 from qcsurrogate.data.graphs import collate
+from qcsurrogate.quantities.density.labels import DensityBatch
 from qcsurrogate.quantities.density.model import DensityModel
+from qcsurrogate.quantities.hamiltonian.labels import HamiltonianDataset
 from qcsurrogate.quantities.hamiltonian.model import HamiltonianModel
 from qcsurrogate.registry import find_quantity
 from qcsurrogate.store.store import Store

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from qcsurrogate.basis import orbital_basis
-from qcsurrogate.data.datasets import GraphSettings, HamiltonianBatch
+from qcsurrogate.data.graphs import GraphSettings
 from qcsurrogate.errors import DomainError, ModelFileError, SpecError
 from qcsurrogate.models.build import validated
 from qcsurrogate.models.settings import HamiltonianSettings
+from qcsurrogate.quantities.hamiltonian.labels import HamiltonianBatch, HamiltonianDataset, hamiltonian_sample
 from qcsurrogate.quantities.hamiltonian.model import HamiltonianModel, pair_cutoff
 from qcsurrogate.registry import find_quantity
 from qcsurrogate.structures import Structure
@@ -91,16 +92,10 @@ def batch_of(
     model: HamiltonianModel, settings: GraphSettings, structures: list[Structure], labels: list[np.ndarray]
 ) -> HamiltonianBatch:
     """The batch a data set would make of these labels."""
-    from qcsurrogate.data.datasets import HamiltonianDataset, _hamiltonian_sample
-    from qcsurrogate.reference.record import ReferenceRecord
-
-    samples = []
-    for structure, label in zip(structures, labels, strict=True):
-        empty = np.zeros(len(label))
-        record = ReferenceRecord(
-            structure, label, label, label, 0.0, empty, empty, np.zeros(3), True, 1, 0, 0.0, baseline=None
-        )
-        samples.append(_hamiltonian_sample(record, label, model.layouts, settings, torch.float64))
+    samples = [
+        hamiltonian_sample(structure, label, model.layouts, settings, torch.float64)
+        for structure, label in zip(structures, labels, strict=True)
+    ]
     keys = [s.key for s in structures]
     return HamiltonianDataset(samples, keys, model.orbital_basis, settings).batch(range(len(structures)))
 

@@ -9,10 +9,14 @@ from pyscf import dft
 from pyscf.dft import numint
 from pyscf.scf import hf
 
-from qcsurrogate.errors import QCSurrogateError, SpecError, StructureError
-from qcsurrogate.prediction import observables
+from qcsurrogate.density import densities
+from qcsurrogate.density.densities import GaussianDensity
+from qcsurrogate.errors import BasisError, QCSurrogateError, SpecError, StructureError
+from qcsurrogate.quantities.density.prediction import DensityPrediction
 from qcsurrogate.units import ANGSTROM_PER_BOHR
 from tests.prediction.exact import HYDROGEN, STRETCHED, WATER
+
+CENTRE = WATER.atomic_numbers @ WATER.positions / 10.0
 
 
 @pytest.fixture
@@ -44,31 +48,42 @@ def test_moments_equal_quadrature(prediction, grid):
     nuclei = WATER.atomic_numbers.astype(float)
     dipole = charge @ grid.coords + nuclei @ WATER.positions
     np.testing.assert_allclose(prediction.dipole, dipole, atol=1e-5)
-    second = np.einsum("n,nx,ny->xy", charge, grid.coords, grid.coords)
-    second += np.einsum("n,nx,ny->xy", nuclei, WATER.positions, WATER.positions)
+    points, positions = grid.coords - CENTRE, WATER.positions - CENTRE
+    second = np.einsum("n,nx,ny->xy", charge, points, points)
+    second += np.einsum("n,nx,ny->xy", nuclei, positions, positions)
     np.testing.assert_allclose(prediction.quadrupole, 1.5 * second - 0.5 * np.trace(second) * np.eye(3), atol=1e-4)
 
 
 def test_moments_are_near_those_of_pyscf(prediction, reference):
     expected = reference.scf.dip_moment(unit="AU", verbose=0)
     np.testing.assert_allclose(prediction.dipole, expected, atol=0.006)
-    expected = hf.quad_moment(reference.mol, reference.density_matrix, unit="AU", verbose=0)
+    expected = hf.quad_moment(reference.mol, reference.density_matrix, unit="AU", origin=CENTRE, verbose=0)
     np.testing.assert_allclose(prediction.quadrupole, expected, atol=0.06)
 
 
 def test_moments_of_every_function_equal_quadrature(density_surrogate, grid):
     aux = density_surrogate.density_basis.build_mol(WATER)
     values = aux.eval_gto("GTOval_sph", grid.coords) * grid.weights[:, None]
-    np.testing.assert_allclose(observables.first_moments(aux), values.T @ grid.coords, atol=1e-5)
     second = np.einsum("nk,nx,ny->kxy", values, grid.coords, grid.coords)
-    np.testing.assert_allclose(observables.second_moments(aux), second, rtol=1e-5, atol=1e-4)
+    for k, one in enumerate(np.eye(aux.nao)):
+        moments = GaussianDensity(aux, one).moments()
+        assert moments.count == pytest.approx(values[:, k].sum(), abs=1e-5)
+        np.testing.assert_allclose(moments.first, values[:, k] @ grid.coords, atol=1e-5)
+        np.testing.assert_allclose(moments.second, second[k], rtol=1e-5, atol=1e-4)
     assert {0, 1, 2} <= {aux.bas_angular(shell) for shell in range(aux.nbas)}
+
+
+def test_coefficients_are_those_of_the_whole_density(density_surrogate, prediction, atoms):
+    assert density_surrogate.density_basis is prediction.density_basis
+    assert len(prediction.density_coefficients) == density_surrogate.auxiliary_basis.n_functions([8, 1, 1]) + 3
+    with pytest.raises(BasisError, match=r"has coefficients of the shape \(3,\); expected \(\d+,\)"):
+        DensityPrediction(WATER, prediction.density_basis, np.zeros(3))
 
 
 def test_chunks_do_not_show(prediction, grid, monkeypatch):
     points = grid.coords[:2000]
     whole = prediction.density(points)
-    monkeypatch.setattr(observables, "_CHUNK_BYTES", 50_000)
+    monkeypatch.setattr(densities, "_CHUNK_BYTES", 50_000)
     np.testing.assert_allclose(prediction.density(points), whole, rtol=1e-12)
     assert prediction.density(np.empty((0, 3))).shape == (0,)
     assert prediction.density(points[0]) == pytest.approx(whole[:1])

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+
 import numpy as np
 import pytest
 
 import qcsurrogate
 from qcsurrogate.errors import ModelFileError, SpecError
+from qcsurrogate.models.files import read_model
+from qcsurrogate.prediction import surrogate as loading
 from qcsurrogate.quantities.density.surrogate import DensitySurrogate
 from qcsurrogate.quantities.hamiltonian.surrogate import HamiltonianSurrogate
 from tests.prediction.exact import HYDROGEN, STRETCHED, WATER
@@ -59,6 +64,22 @@ def test_files_that_cannot_be_loaded(tiny_runs, tmp_path):
         qcsurrogate.load(tmp_path / "text.safetensors")
     with pytest.raises(SpecError, match="cannot use the device 'abacus'"):
         qcsurrogate.load(tiny_runs["density"], device="abacus")
+
+
+def test_a_file_that_is_replaced_while_it_is_read_is_refused(tiny_runs, tmp_path, monkeypatch):
+    """Its digest would be that of another model."""
+    path = tmp_path / "model.safetensors"
+    path.write_bytes((tiny_runs["density"] / "model.safetensors").read_bytes())
+    assert qcsurrogate.load(path).source.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+
+    def read_and_replace(path, device):
+        found = read_model(path, device)
+        os.utime(path, ns=(0, 0))
+        return found
+
+    monkeypatch.setattr(loading, "read_model", read_and_replace)
+    with pytest.raises(ModelFileError, match=r"model\.safetensors' was replaced while it was read: load it again"):
+        qcsurrogate.load(path)
 
 
 def test_the_package_offers_load_and_a_version():

@@ -44,6 +44,11 @@ def test_a_quantity_from_outside_goes_through_every_stage(toy, tiny_store, water
     with np.load(out, allow_pickle=False) as arrays:
         np.testing.assert_allclose(arrays["000000/energy"], surrogate.predict(water).energy, rtol=1e-5)
 
+    (again,) = qcsurrogate.load_predictions(out)
+    assert again.energy == pytest.approx(surrogate.predict(water).energy, rel=1e-5)
+    assert main(["predict", str(run), str(water_xyz), "--out", str(out), "--cube", "density"]) == 2
+    assert "the predictions of a toy_energy model" in capsys.readouterr().err
+
     assert main(["compare", str(run), "--data", str(tiny_store), "--out", str(report), "--json"]) == 0
     assert '"toy_energy_error"' in capsys.readouterr().out
     page = (report / "report.html").read_text()

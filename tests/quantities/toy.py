@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from qcsurrogate.basis import BasisSet
 from qcsurrogate.comparison.figures import Figure
+from qcsurrogate.comparison.headline import Rule
 from qcsurrogate.comparison.judge import Judge
 from qcsurrogate.comparison.page import Section
 from qcsurrogate.data.graphs import Graph, GraphSettings, collate
@@ -106,14 +107,20 @@ class ToySurrogate(Surrogate[ToyPrediction]):
 
 
 class ToyJudge(Judge):
-    figures = (Figure("toy_energy_error", "Toy", "Toy energy error", "hartree", "|E - E_ref|", "mEh", 1000.0),)
+    figures = (Figure("toy_energy_error", "Toy energy error", "hartree", "|E - E_ref|"),)
+    rules = (Rule("toy_energy_error", "Toy error", (1e-3, 1e-2), ("Fine.", "So so.", "Far off.")),)
 
     def measure(self, prediction: ToyPrediction, reference: Any, *, on_grid: bool) -> dict[str, float]:
         return {"toy_energy_error": abs(prediction.energy - reference.record.energy)}
 
+    def sections(self, comparison, label):
+        mean = comparison.metrics[label]["toy_energy_error"].mean
+        return [Section("Toy energies", (f"The mean error of toys is {mean:.3f} hartree.",))]
+
 
 class ToyEnergy(Quantity):
     name = "toy_energy"
+    prediction = ToyPrediction
     units: ClassVar[Mapping[str, str]] = {"energy": "hartree"}
     settings = ToySettings
     ranking = ("toy_energy_error",)
@@ -138,7 +145,3 @@ class ToyEnergy(Quantity):
 
     def judge(self, surrogate):
         return ToyJudge()
-
-    def sections(self, comparison, showcase, label):
-        mean = comparison.metrics[label]["toy_energy_error"].mean
-        return [Section("toy", "Toy energies", (f"The mean error of toys is {mean:.3f} hartree.",))]

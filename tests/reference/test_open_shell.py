@@ -12,7 +12,7 @@ from pyscf import dft, gto, scf
 from pyscf.dft import numint
 
 from qcsurrogate.errors import BasisError, RecordError
-from qcsurrogate.reference.atoms import free_atom_density, free_atoms
+from qcsurrogate.reference.atoms import free_atom_density_and_gradient, free_atoms
 from qcsurrogate.reference.baseline import baseline_hamiltonian
 from qcsurrogate.reference.compute import check_record, compute_reference
 from qcsurrogate.reference.density_fit import charges
@@ -97,7 +97,7 @@ def test_fitted_densities_hold_every_electron_and_every_unpaired_one(radical: Re
     grids = dft.gen_grid.Grids(mol)
     grids.build()
     orbitals, functions = numint.eval_ao(mol, grids.coords), aux.eval_gto("GTOval_sph", grids.coords)
-    free = free_atom_density(AMIDOGEN, free_atoms([1, 7], UKS), grids.coords)
+    free = free_atom_density_and_gradient(AMIDOGEN, free_atoms([1, 7], UKS), grids.coords, gradient=False)[0]
     for matrix, coefficients, known in (
         (radical.density_matrix, radical.density_coefficients, free),
         (radical.spin_density_matrix, radical.spin_density_coefficients, 0.0),

@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qcsurrogate.data.datasets import DensityDataset, GraphSettings, HamiltonianDataset
+from qcsurrogate.data.graphs import GraphSettings
 from qcsurrogate.errors import RecordError, StoreError
+from qcsurrogate.quantities.density.labels import DensityDataset
+from qcsurrogate.quantities.hamiltonian.labels import HamiltonianDataset
 from qcsurrogate.reference.atoms import free_atoms
 from qcsurrogate.reference.compute import check_record, compute_reference
 from qcsurrogate.reference.record import FIELD, FIELDS, OPEN_SHELL_FIELDS

@@ -8,12 +8,13 @@ from typing import Any, ClassVar
 import torch
 
 from qcsurrogate.basis import BasisSet
-from qcsurrogate.data.datasets import DensityDataset
 from qcsurrogate.models.build import readable, validated, with_neighbours
 from qcsurrogate.models.files import ModelMetadata
 from qcsurrogate.models.settings import DensitySettings
 from qcsurrogate.quantities.density.judge import DensityJudge
+from qcsurrogate.quantities.density.labels import DensityDataset
 from qcsurrogate.quantities.density.model import DensityModel
+from qcsurrogate.quantities.density.prediction import DensityPrediction
 from qcsurrogate.quantities.density.surrogate import DensitySurrogate
 from qcsurrogate.registry import Quantity
 from qcsurrogate.store.spec import SplitName
@@ -24,9 +25,10 @@ class Density(Quantity):
     """The density less that of the free atoms, over atom-orthonormal functions."""
 
     name: ClassVar[str] = "density"
+    prediction: ClassVar[type[DensityPrediction]] = DensityPrediction
     units: ClassVar[Mapping[str, str]] = {"density_coefficients": "e bohr^-1.5", "density": "e bohr^-3"}
     settings: ClassVar[type[DensitySettings]] = DensitySettings
-    ranking: ClassVar[tuple[str, ...]] = ("density_nmae", "dipole_error")
+    ranking: ClassVar[tuple[str, ...]] = ("density_nmae", "dipole_error", "density_nmae_network")
 
     def read_labels(
         self,

@@ -3,39 +3,99 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import ClassVar
 
 from qcsurrogate.basis import same_functions
-from qcsurrogate.comparison.densities import GaussianDensity
+from qcsurrogate.comparison.figures import DENSITY_NMAE, DIPOLE, HARTREE_ENERGY, QUADRUPOLE, Figure
+from qcsurrogate.comparison.headline import DENSITY, Rule
 from qcsurrogate.comparison.judge import Judge, finite
-from qcsurrogate.comparison.measure import Reference, Values, fitted_density_grid_values, fitted_density_values
+from qcsurrogate.comparison.measure import MeasuredDensity, Reference, Values, density_values
 from qcsurrogate.comparison.subjects import auxiliary_name
-from qcsurrogate.prediction.results import DensityPrediction
+from qcsurrogate.density.densities import GaussianDensity
+from qcsurrogate.quantities.density.prediction import DensityPrediction
 from qcsurrogate.quantities.density.surrogate import DensitySurrogate
 from qcsurrogate.store.store import Store
+from qcsurrogate.units import DEBYE_PER_ATOMIC_UNIT
+
+
+def _split(figure: Figure) -> tuple[Figure, ...]:
+    """A density error, and its split into what the fit leaves and what the network adds."""
+    return figure, *(
+        replace(
+            figure,
+            name=f"{figure.name}_{part}",
+            title=f"{figure.title}: {title}",
+            definition=f"the same {words}: {figure.definition}",
+        )
+        for part, title, words in (
+            ("fit_floor", "fit floor", "for the fitted coefficients of the store"),
+            ("network", "network part", "between predicted and fitted density"),
+        )
+    )  # fmt: skip
 
 
 class DensityJudge(Judge):
     """See :class:`qcsurrogate.comparison.judge.Judge`."""
 
+    figures: ClassVar[Sequence[Figure]] = (
+        *_split(DENSITY_NMAE),
+        Figure(
+            "density_nmae_over_fit_floor",
+            "Density error over fit floor",
+            "1",
+            "density_nmae / density_nmae_fit_floor; 1 means that the network adds nothing",
+        ),
+        *_split(DIPOLE),
+        *_split(QUADRUPOLE),
+        *_split(HARTREE_ENERGY),
+    )
+    rules: ClassVar[Sequence[Rule]] = (
+        DENSITY,
+        Rule(
+            "density_nmae_over_fit_floor",
+            "Density error over that of the fit",
+            (1.3, 3.0),
+            (
+                "Limited by the auxiliary basis, not by the network.",
+                "Network and auxiliary basis both count.",
+                "Limited by the network.",
+            ),
+        ),
+        Rule(
+            "dipole_error",
+            "Dipole error",
+            (0.02 / DEBYE_PER_ATOMIC_UNIT, 0.1 / DEBYE_PER_ATOMIC_UNIT),
+            (
+                "Below what basis sets and functionals differ by.",
+                "Good enough to rank molecules by polarity.",
+                "Too far off for electrostatics.",
+            ),
+        ),
+    )
+
     def __init__(self, surrogate: DensitySurrogate) -> None:
         self._surrogate = surrogate
 
     def measure(self, prediction: DensityPrediction, reference: Reference, *, on_grid: bool) -> Values:
-        density = self.density(prediction, reference)
-        values = fitted_density_values(density, reference)
-        return values | (fitted_density_grid_values(density, reference) if on_grid else {})
+        predicted = MeasuredDensity(self.density(prediction, reference), reference.structure)
+        values = density_values(predicted, reference, on_grid=on_grid)
+        if (fit := reference.fitted_density) is None:
+            return values
+        grid = reference.grid if on_grid else None
+        values |= {f"{name}_fit_floor": value for name, value in fit.errors(reference.density, grid).items()}
+        values |= {f"{name}_network": value for name, value in predicted.errors(fit, grid).items()}
+        if on_grid:
+            values["density_nmae_over_fit_floor"] = values["density_nmae"] / values["density_nmae_fit_floor"]
+        return values
 
     def density(self, prediction: DensityPrediction, reference: Reference) -> GaussianDensity:
-        return GaussianDensity.from_fit(
-            prediction.structure,
-            prediction.density_basis,
-            finite(prediction.density_coefficients, "density coefficients"),
-            prediction.atoms,
-        )
+        finite(prediction.density_coefficients, "density coefficients")
+        return prediction.electron_density
 
     def mismatches(self, store: Store, elements: Sequence[int]) -> list[str]:
         ours, theirs = self._surrogate.method, store.spec.method
-        own = self._surrogate.density_basis.restricted_to(elements)
+        own = self._surrogate.auxiliary_basis.restricted_to(elements)
         if same_functions(own, theirs.density_basis(elements)):
             return []
         return [f"auxiliary basis {auxiliary_name(ours)} against {auxiliary_name(theirs)}"]

@@ -8,31 +8,28 @@ from typing import Any, ClassVar
 import torch
 
 from qcsurrogate.basis import BasisSet
-from qcsurrogate.comparison import sections
-from qcsurrogate.comparison.page import Section
-from qcsurrogate.comparison.schema import Comparison
-from qcsurrogate.comparison.showcase import Showcase
-from qcsurrogate.data.datasets import HamiltonianDataset
 from qcsurrogate.models.build import readable, validated, with_neighbours
 from qcsurrogate.models.files import ModelMetadata
 from qcsurrogate.models.settings import HamiltonianSettings
 from qcsurrogate.quantities.hamiltonian.judge import HamiltonianJudge
+from qcsurrogate.quantities.hamiltonian.labels import HamiltonianDataset
 from qcsurrogate.quantities.hamiltonian.model import HamiltonianModel
+from qcsurrogate.quantities.hamiltonian.prediction import HamiltonianPrediction
 from qcsurrogate.quantities.hamiltonian.surrogate import HamiltonianSurrogate
 from qcsurrogate.registry import Quantity
 from qcsurrogate.store.spec import SplitName
 from qcsurrogate.store.store import Store
-from qcsurrogate.units import MICROHARTREE_PER_HARTREE
 
 
 class Hamiltonian(Quantity):
     """H - H0 as irreps in bond frames; orbitals and an SCF start from the whole matrix."""
 
     name: ClassVar[str] = "hamiltonian"
+    prediction: ClassVar[type[HamiltonianPrediction]] = HamiltonianPrediction
     units: ClassVar[Mapping[str, str]] = {"hamiltonian": "hartree"}
     settings: ClassVar[type[HamiltonianSettings]] = HamiltonianSettings
-    validation_unit: ClassVar[tuple[str, float]] = ("µEh", MICROHARTREE_PER_HARTREE)
-    ranking: ClassVar[tuple[str, ...]] = ("hamiltonian_mae",)
+    validation_unit: ClassVar[str] = "hartree"
+    ranking: ClassVar[tuple[str, ...]] = ("hamiltonian_mae", "gap_error", "density_nmae", "dipole_error")
 
     def read_labels(
         self,
@@ -72,9 +69,6 @@ class Hamiltonian(Quantity):
 
     def judge(self, surrogate: HamiltonianSurrogate) -> HamiltonianJudge:
         return HamiltonianJudge(surrogate)
-
-    def sections(self, comparison: Comparison, showcase: Showcase, label: str) -> list[Section | None]:
-        return [sections.orbitals(comparison, showcase, label), sections.hamiltonian(comparison, showcase, label)]
 
 
 QUANTITY = Hamiltonian()

@@ -2,42 +2,324 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
-from qcsurrogate.comparison.breakdown import BlockErrors
-from qcsurrogate.comparison.densities import OrbitalDensity
+import numpy as np
+from ase.data import atomic_numbers
+from numpy.typing import NDArray
+
+from qcsurrogate.comparison import pictures
+from qcsurrogate.comparison.figures import Figure
+from qcsurrogate.comparison.headline import CHEMICAL_ACCURACY_HARTREE, Rule
 from qcsurrogate.comparison.judge import Judge, finite
-from qcsurrogate.comparison.measure import (
-    Parity,
-    PredictedOrbitals,
-    Reference,
-    Values,
-    hamiltonian_values,
-    orbital_density_values,
-)
-from qcsurrogate.prediction.results import HamiltonianPrediction
+from qcsurrogate.comparison.measure import MeasuredDensity, Reference, Values, density_values
+from qcsurrogate.comparison.metrics import occupied_subspace_defect, orbital_cosine_defects
+from qcsurrogate.comparison.page import Picture, Section, Table, distribution_table, figure_table, titled
+from qcsurrogate.comparison.schema import Breakdown, Comparison, DistanceSummary, PairSummary
+from qcsurrogate.comparison.text import readable
+from qcsurrogate.density.densities import OrbitalDensity
+from qcsurrogate.quantities.hamiltonian.breakdown import SHELL_LETTERS, BlockErrors
+from qcsurrogate.quantities.hamiltonian.prediction import HamiltonianPrediction
 from qcsurrogate.quantities.hamiltonian.surrogate import HamiltonianSurrogate
+from qcsurrogate.reference.orbitals import Orbitals
+from qcsurrogate.units import EV_PER_HARTREE
+
+Array = NDArray[np.float64]
+
+MATRIX = (
+    Figure("hamiltonian_mae", "Mean error", "hartree", "mean over all elements of |H_pred - H_ref|"),
+    Figure("hamiltonian_largest_error", "Largest error", "hartree", "max over all elements of |H_pred - H_ref|"),
+    Figure(
+        "hamiltonian_frobenius_per_sqrt_n",
+        "Frobenius norm of the Hamiltonian error / sqrt(N)",
+        "hartree",
+        "sqrt(sum_ij (H_pred - H_ref)_ij^2 / N), N electrons: a norm, no mean; not diluted as molecules grow",
+    ),
+    Figure("baseline_mae", "Mean error of H0, no network", "hartree", "mean over all elements of |H_0 - H_ref|"),
+)
+ORBITALS = (
+    Figure(
+        "occupied_energy_mae", "Occupied energies", "hartree", "mean over occupied |e_pred - e_ref|, HC = SCe", "eV"
+    ),
+    Figure("homo_error", "HOMO energy", "hartree", "|HOMO_pred - HOMO_ref|", "eV"),
+    Figure("lumo_error", "LUMO energy", "hartree", "|LUMO_pred - LUMO_ref|", "eV"),
+    Figure("gap_error", "HOMO-LUMO gap", "hartree", "|gap_pred - gap_ref|", "eV"),
+    Figure(
+        "occupied_subspace_defect",
+        "Occupied space missed",
+        "1",
+        "1 - |C_ref^T S C_pred|_F^2 / n_occ over occupied orbitals; 0 is perfect",
+        "share",
+    ),
+    Figure(
+        "orbital_cosine_defect",
+        "Orbital shapes, fragile under degeneracy",
+        "1",
+        "mean over occupied orbitals of 1 - |c_ref^T S c_pred|; read only beside the occupied space",
+        "share",
+    ),
+)
+
+_LEVELS = (
+    (CHEMICAL_ACCURACY_HARTREE / 10, CHEMICAL_ACCURACY_HARTREE),
+    (
+        "Far below what one functional differs from the next.",
+        "Within 1 kcal/mol (43 meV).",
+        "Beyond 1 kcal/mol (43 meV): use with care.",
+    ),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Levels:
+    """Reference and predicted orbital energies (n_ao,), Hartree, of one molecule."""
+
+    name: str
+    n_occupied: int
+    reference: Array
+    predicted: Array
+
+    @property
+    def has_gap(self) -> bool:
+        """Whether the basis leaves an empty orbital."""
+        return self.n_occupied < len(self.reference)
+
+    def gaps(self) -> tuple[float, float]:
+        """HOMO-LUMO gaps of reference and prediction."""
+        n = self.n_occupied
+        return float(self.reference[n] - self.reference[n - 1]), float(self.predicted[n] - self.predicted[n - 1])
 
 
 class HamiltonianJudge(Judge):
     """See :class:`qcsurrogate.comparison.judge.Judge`."""
 
+    figures: ClassVar[Sequence[Figure]] = (*MATRIX, *ORBITALS)
+    rules: ClassVar[Sequence[Rule]] = (
+        Rule("hamiltonian_mae", "Hamiltonian error", (50e-6, 500e-6), beats=("baseline_mae", "H0 alone")),
+        Rule("occupied_energy_mae", "Orbital-energy error", *_LEVELS),
+        Rule("gap_error", "HOMO-LUMO gap error", *_LEVELS),
+    )
     starts_scf: ClassVar[bool] = True
 
     def __init__(self, surrogate: HamiltonianSurrogate) -> None:
-        self.blocks: BlockErrors = BlockErrors(surrogate.orbital_basis)
-        self.parity: Parity = Parity()
+        self.blocks = BlockErrors(surrogate.orbital_basis)
+        self.levels: list[Levels] = []
+        self.shown: Levels | None = None
 
     def measure(self, prediction: HamiltonianPrediction, reference: Reference, *, on_grid: bool) -> Values:
-        hamiltonian = finite(prediction.hamiltonian, "Hamiltonian")
+        hamiltonian, record = finite(prediction.hamiltonian, "Hamiltonian"), reference.record
         orbitals = self.orbitals(prediction, reference)
-        values = hamiltonian_values(hamiltonian, orbitals, reference)
-        self.blocks.add(reference.structure, hamiltonian, reference.record.hamiltonian)
-        self.parity.add(orbitals, reference)
-        return values | (orbital_density_values(orbitals, reference) if on_grid else {})
+        levels = self._levels(orbitals, reference)
+        values = matrix_values(hamiltonian, record.hamiltonian, reference.n_electrons) | orbital_values(levels)
+        if record.baseline is not None:
+            values["baseline_mae"] = float(np.abs(record.baseline - record.hamiltonian).mean())
+        spaces = (reference.orbitals.coefficients, orbitals.coefficients, record.overlap, reference.n_occupied)
+        values["occupied_subspace_defect"] = occupied_subspace_defect(*spaces)
+        values["orbital_cosine_defect"] = float(orbital_cosine_defects(*spaces).mean())
+        density = MeasuredDensity(OrbitalDensity(reference.mol, orbitals.density_matrix), reference.structure)
+        values |= density_values(density, reference, on_grid=on_grid)
+        self.blocks.add(reference.structure, hamiltonian, record.hamiltonian)
+        self.levels.append(levels)
+        return values
 
-    def orbitals(self, prediction: HamiltonianPrediction, reference: Reference) -> PredictedOrbitals:
-        return PredictedOrbitals.of(prediction.hamiltonian, reference)
+    def orbitals(self, prediction: HamiltonianPrediction, reference: Reference) -> Orbitals:
+        return reference.orbitals_of(prediction.hamiltonian)
 
     def density(self, prediction: HamiltonianPrediction, reference: Reference) -> OrbitalDensity:
         return OrbitalDensity(reference.mol, self.orbitals(prediction, reference).density_matrix)
+
+    def breakdown(self) -> Breakdown:
+        return self.blocks.summary()
+
+    def show(self, prediction: HamiltonianPrediction, reference: Reference, name: str) -> None:
+        self.shown = self._levels(self.orbitals(prediction, reference), reference, name)
+
+    def _levels(self, orbitals: Orbitals, reference: Reference, name: str = "") -> Levels:
+        return Levels(name, reference.n_occupied, reference.orbitals.energies, orbitals.energies)
+
+    def sections(self, comparison: Comparison, label: str) -> list[Section]:
+        return [self._orbital_section(comparison, label), self._matrix_section(comparison, label)]
+
+    def _orbital_section(self, comparison: Comparison, label: str) -> Section:
+        """Parity of orbital energies and gap, and the levels of one molecule."""
+        metrics = comparison.metrics[label]
+        reference = np.concatenate([m.reference[: m.n_occupied] for m in self.levels])
+        predicted = np.concatenate([m.predicted[: m.n_occupied] for m in self.levels])
+        valence = reference > pictures.CORE_HARTREE
+        valence = valence if valence.any() else ~valence
+        shown = [
+            Picture(
+                "Occupied orbital energies",
+                pictures.parity(reference[valence], predicted[valence], "occupied orbital energy"),
+                "Scatter plot of predicted against reference occupied orbital energies, with the errors below.",
+                f"Every occupied valence orbital of every molecule ({valence.sum()} points). On the line is right; the "
+                "lower panel shows how far off. The numbers in the table include the core.",
+            )
+        ]
+        if gaps := [m.gaps() for m in self.levels if m.has_gap]:
+            shown.append(
+                Picture(
+                    "HOMO-LUMO gap",
+                    pictures.parity(np.array(gaps)[:, 0], np.array(gaps)[:, 1], "HOMO-LUMO gap"),
+                    "Scatter plot of predicted against reference HOMO-LUMO gaps, with the errors below.",
+                    f"One point per molecule ({len(gaps)}).",
+                )
+            )
+        if self.shown is not None:
+            shown.append(_level_picture(self.shown))
+        return Section(
+            titled("Orbitals", label, comparison.breakdowns),
+            (
+                "Energies from HC = SCe with the predicted Hamiltonian and the exact overlap. Orbital shapes are "
+                "fragile, because nearly degenerate orbitals mix freely; the occupied space is not.",
+            ),
+            tables=(figure_table(metrics[f.name] for f in ORBITALS if f.name in metrics),),
+            pictures=shown,
+        )
+
+    def _matrix_section(self, comparison: Comparison, label: str) -> Section:
+        """Where in the matrix the error sits."""
+        metrics, found = comparison.metrics[label], comparison.breakdowns[label]
+        distance = [_distance_picture(self.blocks, found.distances)] if found.distances else []
+        return Section(
+            titled("Hamiltonian matrix", label, comparison.breakdowns),
+            (
+                "Absolute errors of the Kohn-Sham matrix, per kind of matrix element. H0 is what is known without a "
+                "network; the network predicts the rest.",
+            ),
+            tables=(figure_table(metrics[f.name] for f in MATRIX if f.name in metrics),),
+            pictures=(_element_picture(found.element_pairs), *distance, *_shell_pictures(found.shell_pairs)),
+        )
+
+
+def matrix_values(predicted: Array, reference: Array, n_electrons: int) -> Values:
+    """Errors of an (n_ao, n_ao) matrix over all its elements."""
+    difference = np.abs(predicted - reference)
+    return {
+        "hamiltonian_mae": float(difference.mean()),
+        "hamiltonian_largest_error": float(difference.max()),
+        "hamiltonian_frobenius_per_sqrt_n": float(np.sqrt((difference**2).sum() / n_electrons)),
+    }
+
+
+def orbital_values(levels: Levels) -> Values:
+    """Errors of ascending orbital energies of a closed shell."""
+    n, difference = levels.n_occupied, levels.predicted - levels.reference
+    values = {"occupied_energy_mae": float(np.abs(difference[:n]).mean()), "homo_error": abs(float(difference[n - 1]))}
+    if levels.has_gap:
+        values["lumo_error"] = abs(float(difference[n]))
+        values["gap_error"] = abs(float(difference[n] - difference[n - 1]))
+    return values
+
+
+def _level_picture(levels: Levels) -> Picture:
+    n, difference = levels.n_occupied, levels.predicted - levels.reference
+    rows = range(min(len(difference), n + 6))
+    unit = readable(difference[rows], "eV")
+    table = [
+        (
+            f"{i + 1}" + {n - 1: " HOMO", n: " LUMO"}.get(i, ""),
+            "2" if i < n else "0",
+            f"{levels.reference[i] * EV_PER_HARTREE:.4f}",
+            f"{levels.predicted[i] * EV_PER_HARTREE:.4f}",
+            unit.number(difference[i], sign=True),
+        )
+        for i in rows
+    ]
+    return Picture(
+        "Orbital levels of one molecule",
+        pictures.level_diagram(levels.reference, levels.predicted, n),
+        "Orbital-level diagram: reference levels left, surrogate levels right, with their differences.",
+        f"{levels.name}, the molecule of median Hamiltonian error. Full lines are occupied, dashed lines empty; core "
+        "levels are in the table only.",
+        Table(("orbital", "electrons", "reference (eV)", "surrogate (eV)", unit.label("difference")), table),
+    )
+
+
+def _means(pairs: Sequence[PairSummary]) -> dict[tuple[str, str, str], float]:
+    return {(p.first, p.second, p.atoms): p.mean for p in pairs}
+
+
+def _element_picture(pairs: Sequence[PairSummary]) -> Picture:
+    mean = _means(pairs)
+    elements = sorted({name for p in mean for name in p[:2]}, key=lambda e: atomic_numbers[e])
+    one_atom = np.array([mean.get((e, e, "same"), np.nan) for e in elements])
+    rows, values = [*elements, "one atom"], np.vstack([_triangle(mean, elements), one_atom])
+    return Picture(
+        "Error by element pair",
+        pictures.heat_map(rows, elements, values, rule=len(elements)),
+        "Heat map of the mean Hamiltonian error for every pair of elements, and for single atoms.",
+        "Mean absolute error of the matrix elements between two atoms, and (last row) on one atom.",
+        _pair_table(pairs),
+    )
+
+
+def _distance_picture(blocks: BlockErrors, found: Sequence[DistanceSummary]) -> Picture:
+    distances, errors = np.concatenate(blocks.distances), np.concatenate(blocks.errors)
+    unit = readable(errors, "hartree")
+    bars = [(d.start_angstrom, d.stop_angstrom, d.mean * unit.factor) for d in found]
+    axes = ("distance (Å)", unit.label("mean error of the block"))
+    return Picture(
+        "Error by distance",
+        pictures.scatter(distances, errors * unit.factor, axes, logarithmic="y", bars=bars),
+        "Scatter plot of the Hamiltonian error of each pair of atoms over their distance.",
+        f"{len(distances):,} pairs of atoms; bars are means, each over one peak of the distances.",
+        distribution_table(
+            ("distance (Å)",), [(f"{d.start_angstrom:.2f} to {d.stop_angstrom:.2f}", d) for d in found], "pairs"
+        ),
+    )
+
+
+def _triangle(means: Mapping[tuple[str, str, str], float], names: Sequence[str]) -> Array:
+    """(n, n) means of pairs on two atoms, lower triangle; NaN where there is none."""
+    matrix = np.full((len(names), len(names)), np.nan)
+    for (first, second, atoms), mean in means.items():
+        if atoms == "different":
+            i, j = sorted((names.index(first), names.index(second)), reverse=True)
+            matrix[i, j] = mean
+    return matrix
+
+
+def _shell_pictures(pairs: Sequence[PairSummary]) -> list[Picture]:
+    """Shells of one atom in a table of shells by kind of shell, those of two in a triangle of all shells."""
+    mean = _means(pairs)
+    shells = sorted({name for p in mean for name in p[:2]}, key=_place)
+    kinds = sorted({name.split(" ")[1] for name in shells}, key=lambda kind: _place(f"H {kind}"))
+    one_atom = np.array([[_same(mean, shell, f"{shell.split(' ')[0]} {kind}") for kind in kinds] for shell in shells])
+    numbered = "Shells are numbered as in the basis: 2p is the first p shell, 3p the second."
+    drawn = [("one atom", "same", pictures.heat_map(shells, kinds, one_atom), False)]
+    if any(p.atoms == "different" for p in pairs):
+        two_atoms = pictures.heat_map(shells, shells, _triangle(mean, shells))
+        drawn.append(("two atoms", "different", two_atoms, len(shells) > 10))
+    return [
+        Picture(
+            f"Error by shell pair, {title}",
+            source,
+            f"Heat map of the mean Hamiltonian error for every pair of shells, {title}.",
+            numbered,
+            _pair_table([p for p in pairs if p.atoms == atoms], worst=30),
+            wide,
+        )
+        for title, atoms, source, wide in drawn
+    ]
+
+
+def _same(means: Mapping[tuple[str, str, str], float], first: str, second: str) -> float:
+    return means.get((first, second, "same"), means.get((second, first, "same"), np.nan))
+
+
+def _place(shell: str) -> tuple[int, int, int]:
+    """Shells by element, then s, p, d, then number."""
+    element, name = shell.split(" ")
+    return atomic_numbers[element], SHELL_LETTERS.index(name[-1]), int(name[:-1])
+
+
+def _pair_table(pairs: Sequence[PairSummary], worst: int | None = None) -> Table:
+    """Pairs by falling error, all or only the worst."""
+    ordered = sorted(pairs, key=lambda p: p.mean, reverse=True)[:worst]
+    caption = "" if worst is None or len(pairs) <= worst else f"The worst {worst} of {len(pairs)}"
+    return distribution_table(
+        ("pair", "atoms"), [(f"{p.first} - {p.second}", p.atoms, p) for p in ordered], "blocks", caption
+    )

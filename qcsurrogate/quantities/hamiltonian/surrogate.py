@@ -8,9 +8,9 @@ from typing import final
 import numpy as np
 
 from qcsurrogate.models.files import ModelMetadata
-from qcsurrogate.prediction.results import HamiltonianPrediction
 from qcsurrogate.prediction.surrogate import Surrogate
 from qcsurrogate.quantities.hamiltonian.model import HamiltonianModel
+from qcsurrogate.quantities.hamiltonian.prediction import HamiltonianPrediction
 from qcsurrogate.reference.baseline import baseline_hamiltonian
 from qcsurrogate.structures import Structure
 

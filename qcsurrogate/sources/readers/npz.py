@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tokenize
 import zipfile
 import zlib
 from pathlib import Path
@@ -28,7 +29,17 @@ _KINDS: Final = {
     "names": ("US", "text"),
     "groups": ("USiu", "text or integers"),
 }
-_BROKEN: Final = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError)
+BROKEN: Final = (
+    OSError,
+    ValueError,
+    EOFError,
+    KeyError,
+    tokenize.TokenError,  # NumPy's, of a header that ends within its brackets
+    zipfile.BadZipFile,
+    zlib.error,
+    NotImplementedError,
+)
+"""What reading a damaged npz may raise."""
 
 
 def read_npz(path: Path, charge: int, spin: int) -> Geometries:
@@ -99,12 +110,12 @@ def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     try:
         with zipfile.ZipFile(path) as members:
             present = {info.filename.removesuffix(".npy"): info for info in members.infolist()}
-            return {key: _read_array(members, present[key]) for key in _KINDS if key in present}
-    except _BROKEN as error:
+            return {key: read_member(members, present[key]) for key in _KINDS if key in present}
+    except BROKEN as error:
         raise StructureError(f"cannot read '{path}' as npz: {error}") from error
 
 
-def _read_array(members: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray[Any]:
+def read_member(members: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray[Any]:
     """An array, after its header was compared with the size of its member."""
     with members.open(info) as file:
         version = npy.read_magic(file)

@@ -1,4 +1,4 @@
-"""Data sets over a store: labels in the networks' form give the stored matrices and coefficients back."""
+"""Labels of the quantities: data sets in the networks' form give the stored matrices and coefficients back."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ import torch
 
 from qcsurrogate.basis import BasisSet
 from qcsurrogate.data.blocks import BlockLayouts, from_bond_frame
-from qcsurrogate.data.datasets import DensityDataset, GraphSettings, HamiltonianBatch, HamiltonianDataset
+from qcsurrogate.data.graphs import GraphSettings
 from qcsurrogate.errors import StoreError
 from qcsurrogate.models.settings import DensitySettings, EncoderSettings, HamiltonianSettings
+from qcsurrogate.quantities.density.labels import DensityDataset
+from qcsurrogate.quantities.hamiltonian.labels import HamiltonianBatch, HamiltonianDataset
 from qcsurrogate.reference.record import ReferenceRecord
 from qcsurrogate.reference.settings import Method
 from qcsurrogate.registry import find_quantity

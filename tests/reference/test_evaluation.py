@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from pyscf import dft
 
-from qcsurrogate.comparison.scf import evaluate_once, run_scf
+from qcsurrogate.reference.evaluation import commutator_norm, evaluate_once, run_scf
 from qcsurrogate.reference.kohn_sham import run_kohn_sham
+from qcsurrogate.reference.orbitals import Orbitals
 from qcsurrogate.reference.settings import Method
 from tests.molecules import WATER
 
@@ -63,6 +64,22 @@ def test_an_scf_that_does_not_converge_says_so():
     run = run_scf(WATER, METHOD.model_copy(update={"max_cycle": 2}))
     assert not run.converged
     assert run.cycles == 2
+
+
+def test_commutator_vanishes_at_convergence_and_not_before(converged):
+    assert commutator_norm(converged.hamiltonian, converged.density_matrix, converged.overlap) < 1e-4
+    guess = dft.RKS(converged.mol).get_init_guess(key="minao")
+    product = converged.hamiltonian @ guess @ converged.overlap
+    expected = np.linalg.norm(product - converged.overlap @ guess @ converged.hamiltonian)
+    assert commutator_norm(converged.hamiltonian, guess, converged.overlap) == pytest.approx(expected)
+    assert expected > 0.1
+
+
+def test_orbitals_are_those_of_the_scf(converged):
+    orbitals = Orbitals.of(converged.hamiltonian, converged.overlap, 5)
+    assert orbitals.energies == pytest.approx(converged.mo_energy, abs=1e-9)
+    assert orbitals.density_matrix == pytest.approx(converged.density_matrix, abs=1e-5)
+    assert np.array_equal(orbitals.occupations, converged.mo_occ)
 
 
 def test_one_evaluation_at_convergence(converged):

@@ -6,16 +6,11 @@ from pyscf import dft
 from pyscf.dft import numint
 from pyscf.scf import hf
 
-from qcsurrogate.comparison.densities import (
-    GaussianDensity,
-    IntegrationGrid,
-    OrbitalDensity,
-    charge_moments,
-    free_atom_density,
-    nmae,
-)
-from qcsurrogate.prediction import observables
-from qcsurrogate.reference.atoms import FreeAtom, free_atoms
+from qcsurrogate.comparison.metrics import nmae
+from qcsurrogate.density.densities import GaussianDensity, OrbitalDensity, free_atom_density
+from qcsurrogate.density.grid import IntegrationGrid
+from qcsurrogate.density.moments import charge_moments
+from qcsurrogate.reference.atoms import FreeAtom, free_atom_density_and_gradient, free_atoms
 from qcsurrogate.reference.density_fit import fit_density
 from qcsurrogate.reference.kohn_sham import run_kohn_sham
 from qcsurrogate.reference.settings import Method
@@ -66,11 +61,13 @@ def test_orbital_density_is_pyscfs(scf, exact, grid):
     assert exact.on_points(grid.points[::50]) == pytest.approx(expected, abs=1e-12)
 
 
-def test_expansion_is_that_of_the_prediction(fitted, coefficients, atoms, grid):
-    expected = observables.density_on_points(
-        WATER, METHOD.density_basis([1, 8]), coefficients, atoms, grid.points[::50]
-    )
-    assert fitted.on_points(grid.points[::50]) == pytest.approx(expected, abs=1e-11)
+def test_expansion_is_auxiliary_functions_plus_free_atoms(fitted, coefficients, atoms, grid):
+    points = grid.points[::50]
+    auxiliary = METHOD.density_basis([1, 8]).build_mol(WATER)
+    expected = auxiliary.eval_gto("GTOval_sph", points) @ coefficients
+    expected += free_atom_density_and_gradient(WATER, atoms, points, gradient=False)[0]
+    assert fitted.on_points(points) == pytest.approx(expected, abs=1e-11)
+    assert len(fitted.coefficients) == auxiliary.nao + 3
 
 
 @pytest.mark.parametrize("name", ["exact", "fitted"])

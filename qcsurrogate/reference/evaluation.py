@@ -1,4 +1,4 @@
-"""What a predicted density matrix is worth to an SCF: one evaluation, and a counted run.
+"""What a density matrix is worth to an SCF: one evaluation, and a counted run.
 
 Every run uses fresh PySCF objects with exactly the settings of the labels, so that
 nothing (integration grid, two-electron integrals, DIIS space) is handed from one run to
@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pyscf import lib
 
-from qcsurrogate.comparison.metrics import commutator_norm
 from qcsurrogate.reference.kohn_sham import build_molecule, build_scf
 from qcsurrogate.reference.settings import Method
 from qcsurrogate.structures import Structure
@@ -47,6 +46,12 @@ def evaluate_once(structure: Structure, method: Method, density_matrix: Array, *
         energy = scf.energy_tot(dm=density_matrix, h1e=core, vhf=potential)
         commutator = commutator_norm(core + np.asarray(potential), density_matrix, scf.get_ovlp(mol))
     return OneShot(float(energy), commutator)
+
+
+def commutator_norm(fock: Array, density_matrix: Array, overlap: Array) -> float:
+    """|FDS - SDF|_F in Hartree: zero where the density matrix is self-consistent."""
+    product = fock @ density_matrix @ overlap
+    return float(np.linalg.norm(product - product.T))
 
 
 @dataclass(frozen=True)

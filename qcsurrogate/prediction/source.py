@@ -1,0 +1,82 @@
+"""Where a prediction comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from qcsurrogate.basis import BasisSet
+from qcsurrogate.models.files import ModelMetadata
+from qcsurrogate.reference.atoms import FreeAtoms, free_atoms_from_dict, free_atoms_to_dict
+from qcsurrogate.reference.settings import Method
+
+
+@dataclass(frozen=True, repr=False)
+class Source:
+    """The model that made a prediction, and what it stands for.
+
+    Attributes:
+        kind: name of the quantity.
+        method: level of theory of the training data.
+        orbital_basis: its orbital basis.
+        atoms: free atoms of that method by atomic number.
+        data: name, licence, citation and hash of the training data.
+        versions: of the packages that the model was trained with.
+        file: name of the model file; empty for a model that was not loaded from one.
+        sha256: of the model file.
+    """
+
+    kind: str
+    method: Method
+    orbital_basis: BasisSet
+    atoms: FreeAtoms = field(compare=False)
+    data: Mapping[str, str]
+    versions: Mapping[str, str]
+    file: str = ""
+    sha256: str = ""
+
+    @classmethod
+    def of(cls, metadata: ModelMetadata, orbital_basis: BasisSet, atoms: FreeAtoms) -> Source:
+        """From what a model file says."""
+        data: dict[str, str] = {
+            name: str(metadata.spec[name]) for name in ("name", "licence", "citation") if name in metadata.spec
+        }
+        data["hash"] = metadata.dataset_hash
+        return cls(metadata.kind, metadata.method, orbital_basis, atoms, data, metadata.versions)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Source:
+        """From :meth:`to_dict` and :meth:`basis_to_dict` together.
+
+        Raises:
+            KeyError, TypeError, ValueError: if something is missing or of another kind.
+        """
+        model = data["model"]
+        return cls(
+            str(model["kind"]),
+            Method.model_validate(data["method"]),
+            BasisSet.from_dict(data["orbital_basis"]),
+            free_atoms_from_dict(data["free_atoms"]),
+            {str(name): str(text) for name, text in model["training_data"].items()},
+            {str(name): str(text) for name, text in model["versions"].items()},
+            str(model["file"]),
+            str(model["sha256"]),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Model and method as plain data for JSON."""
+        return {
+            "model": {
+                "kind": self.kind,
+                "file": self.file,
+                "sha256": self.sha256,
+                "training_data": dict(self.data),
+                "versions": dict(self.versions),
+            },
+            "method": self.method.model_dump(mode="json"),
+        }
+
+    def basis_to_dict(self) -> dict[str, Any]:
+        """Orbital basis and free atoms as plain data for JSON."""
+        return {"orbital_basis": self.orbital_basis.to_dict(), "free_atoms": free_atoms_to_dict(self.atoms)}

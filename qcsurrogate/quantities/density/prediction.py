@@ -1,0 +1,66 @@
+"""A predicted electron density."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcsurrogate.basis import BasisSet
+from qcsurrogate.density.densities import GaussianDensity
+from qcsurrogate.errors import BasisError
+from qcsurrogate.prediction.results import MOMENTS, PredictionWithDensity
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class DensityPrediction(PredictionWithDensity):
+    """An electron density as one expansion in atom-centred functions.
+
+    Attributes:
+        density_basis: functions of the expansion: the auxiliary basis, and the free atom of each
+            element as one contracted s function, after the other s functions.
+        density_coefficients: (n_functions,) of the whole density, free atoms included, in
+            e bohr^-1.5, PySCF order and normalisation.
+
+    Raises:
+        BasisError: if there are not as many coefficients as functions.
+    """
+
+    density_basis: BasisSet
+    density_coefficients: NDArray[np.float64]
+
+    units: ClassVar[Mapping[str, str]] = {
+        "density_coefficients": "e bohr^-1.5",
+        "electron_count": "e",
+        "dipole": "e bohr",
+        "quadrupole": "e bohr^2",
+    }
+    summary_units: ClassVar[Mapping[str, str]] = {
+        "electron_count": "e",
+        "dipole": "e bohr",
+        "quadrupole": "e bohr^2",
+    }
+
+    conventions: ClassVar[tuple[str, ...]] = (
+        "The whole electron density is rho(r) = sum of 'density_coefficients' times the functions of 'density_basis'. "
+        "The free atom of each element is the last s function of each atom, so that nothing has to be added.",
+        MOMENTS,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        n = self.density_basis.n_functions(self.structure.atomic_numbers)
+        if self.density_coefficients.shape != (n,):
+            raise BasisError(
+                f"the density of {self.structure.label} has coefficients of the shape "
+                f"{self.density_coefficients.shape}; expected {(n,)}, the functions of '{self.density_basis.name}'"
+            )
+
+    @cached_property
+    def electron_density(self) -> GaussianDensity:
+        """The expansion."""
+        return GaussianDensity(self.density_basis.build_mol(self.structure), self.density_coefficients)

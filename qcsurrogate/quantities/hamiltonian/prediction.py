@@ -1,0 +1,142 @@
+"""A predicted Hamiltonian and what its orbitals say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcsurrogate.basis import BasisSet
+from qcsurrogate.density.densities import OrbitalDensity
+from qcsurrogate.errors import BasisError, SpecError
+from qcsurrogate.prediction.results import MOMENTS, PredictionWithDensity, read_only
+from qcsurrogate.reference.evaluation import OneShot, evaluate_once
+from qcsurrogate.reference.orbitals import Orbitals
+
+if TYPE_CHECKING:
+    from pyscf.gto import Mole
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class HamiltonianPrediction(PredictionWithDensity):
+    """A Kohn-Sham Hamiltonian and what its orbitals say; closed shells.
+
+    Attributes:
+        orbital_basis: the basis of all matrices.
+        hamiltonian: (n_ao, n_ao) Fock matrix in Hartree, PySCF AO order, symmetric.
+
+    Raises:
+        BasisError: if the matrix is not that of a molecule in this basis.
+    """
+
+    orbital_basis: BasisSet
+    hamiltonian: NDArray[np.float64]
+
+    units: ClassVar[Mapping[str, str]] = {
+        "hamiltonian": "hartree",
+        "overlap": "1",
+        "mo_energy": "hartree",
+        "mo_coeff": "1",
+        "mo_occ": "1",
+        "density_matrix": "1",
+        "dipole": "e bohr",
+        "quadrupole": "e bohr^2",
+    }
+    summary_units: ClassVar[Mapping[str, str]] = {
+        "homo": "hartree",
+        "lumo": "hartree",
+        "gap": "hartree",
+        "dipole": "e bohr",
+        "quadrupole": "e bohr^2",
+    }
+
+    conventions: ClassVar[tuple[str, ...]] = (
+        "All matrices are over 'orbital_basis'; H C = S C e. The density matrix holds two electrons in each occupied "
+        "orbital.",
+        MOMENTS,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        n = self.orbital_basis.n_functions(self.structure.atomic_numbers)
+        if self.hamiltonian.shape != (n, n):
+            raise BasisError(
+                f"the Hamiltonian of {self.structure.label} has the shape {self.hamiltonian.shape}; expected "
+                f"{(n, n)}, the functions of '{self.orbital_basis.name}'"
+            )
+
+    @cached_property
+    def mol(self) -> Mole:
+        """The PySCF ``Mole`` whose orbitals the matrices refer to."""
+        return self.orbital_basis.build_mol(self.structure)
+
+    @cached_property
+    def overlap(self) -> NDArray[np.float64]:
+        """(n_ao, n_ao) overlap matrix, PySCF AO order."""
+        return read_only(self.mol.intor_symmetric("int1e_ovlp"))
+
+    @cached_property
+    def _orbitals(self) -> Orbitals:
+        return Orbitals.of(self.hamiltonian, self.overlap, self.n_occupied)
+
+    @cached_property
+    def mo_energy(self) -> NDArray[np.float64]:
+        """(n_ao,) orbital energies in Hartree, ascending: H C = S C e."""
+        return read_only(self._orbitals.energies)
+
+    @cached_property
+    def mo_coeff(self) -> NDArray[np.float64]:
+        """(n_ao, n_mo) orbital coefficients, C^T S C = 1; the largest one of each orbital is positive."""
+        return read_only(self._orbitals.coefficients)
+
+    @property
+    def n_occupied(self) -> int:
+        """Number of doubly occupied orbitals."""
+        return self.structure.n_electrons // 2
+
+    @cached_property
+    def mo_occ(self) -> NDArray[np.float64]:
+        """(n_ao,) occupations, 2 for the lowest orbitals and 0 above."""
+        return read_only(self._orbitals.occupations)
+
+    @property
+    def homo(self) -> float:
+        """Energy of the highest occupied orbital, Hartree; NaN without electrons."""
+        return self._orbitals.homo
+
+    @property
+    def lumo(self) -> float:
+        """Energy of the lowest empty orbital, Hartree; NaN where the basis has none."""
+        return self._orbitals.lumo
+
+    @property
+    def gap(self) -> float:
+        """LUMO less HOMO energy, Hartree."""
+        return self._orbitals.gap
+
+    @cached_property
+    def density_matrix(self) -> NDArray[np.float64]:
+        """(n_ao, n_ao) one-particle density matrix of the orbitals, tr(D S) = number of electrons."""
+        return read_only(self._orbitals.density_matrix)
+
+    @property
+    def electron_density(self) -> OrbitalDensity:
+        """The density of the density matrix."""
+        return OrbitalDensity(self.mol, self.density_matrix)
+
+    def evaluate(self, *, threads: int = 1) -> OneShot:
+        """Total energy of the density matrix, and how far it is from self-consistency; one Fock build.
+
+        Raises:
+            SpecError: if nobody knows the method, because no model made this prediction.
+        """
+        if self.source is None:
+            raise SpecError(
+                f"the prediction for {self.structure.label} has no source, and so no method to evaluate it with; "
+                "expected one that a model made"
+            )
+        return evaluate_once(self.structure, self.source.method, self.density_matrix, threads=threads)
