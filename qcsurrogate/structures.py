@@ -12,7 +12,7 @@ from ase.data import chemical_symbols
 from numpy.typing import ArrayLike, NDArray
 
 from qcsurrogate.errors import StructureError
-from qcsurrogate.metadata import molecular_state
+from qcsurrogate.metadata import molecular_state, whole_number
 from qcsurrogate.units import ANGSTROM_PER_BOHR, BOHR_PER_ANGSTROM
 
 if TYPE_CHECKING:
@@ -49,12 +49,13 @@ class Structure:
     name: str = field(default="")
 
     def __post_init__(self) -> None:
-        numbers = np.array(self.atomic_numbers, dtype=np.int64)
-        positions = np.array(self.positions, dtype=np.float64)
-        numbers.setflags(write=False)
-        positions.setflags(write=False)
+        where = f"structure '{self.name}'" if self.name else "a structure"
+        numbers = _numbers(self.atomic_numbers, np.int64, f"{where}: the atomic numbers are no integers")
+        positions = _numbers(self.positions, np.float64, f"{where}: the positions are no numbers")
         object.__setattr__(self, "atomic_numbers", numbers)
         object.__setattr__(self, "positions", positions)
+        object.__setattr__(self, "charge", whole_number(self.charge, "charge", where))
+        object.__setattr__(self, "spin", whole_number(self.spin, "spin", where))
         self._check()
 
     def _check(self) -> None:
@@ -66,7 +67,8 @@ class Structure:
             )
         if numbers.min() < 1 or numbers.max() >= len(chemical_symbols):
             bad = numbers[(numbers < 1) | (numbers >= len(chemical_symbols))][0]
-            raise StructureError(f"{self.label}: {bad} is not an atomic number; expected 1 to 118")
+            what = "0 is no atomic number but a ghost or dummy atom" if bad == 0 else f"{bad} is not an atomic number"
+            raise StructureError(f"{self.label}: {what}; expected 1 to 118")
         if not np.isfinite(positions).all():
             atom = int(np.argmin(np.isfinite(positions).all(axis=1)))
             raise StructureError(
@@ -141,27 +143,26 @@ class Structure:
     def from_ase(cls, atoms: Atoms, charge: int = 0, spin: int = 0, name: str = "") -> Structure:
         """From ASE ``Atoms`` (Angstrom).
 
-        Charge and spin are those of ``info``, else the sums of the initial charges and magnetic
-        moments where there are any, else the arguments.
+        Charge and spin are what ``info``, the initial charges and magnetic moments, and the
+        calculator say (see :mod:`qcsurrogate.metadata`), else the arguments.
 
         Raises:
-            StructureError: for a periodic cell, values that are no whole numbers, or entries
-                that contradict each other.
+            StructureError: for a periodic structure, ghosts, another unit, values that are no
+                whole numbers, or entries that contradict each other.
         """
-        if np.any(atoms.pbc):
-            raise StructureError(
-                f"structure '{name or atoms.get_chemical_formula()}' is periodic (pbc={atoms.pbc.tolist()}); "
-                "expected a molecule: set atoms.pbc = False"
-            )
-        info: dict[str, Any] = atoms.info
-        name = str(info.get("name", name))
+        name = str(atoms.info.get("name", name))
+        results = getattr(atoms.calc, "results", {})
+        parameters = getattr(atoms.calc, "parameters", {})
+        entries: list[tuple[str, Any]] = [
+            *((key, value) for key, value in atoms.info.items() if isinstance(key, str)),
+            *atoms.arrays.items(),
+            *results.items(),
+            *((key, value) for key, value in parameters.items() if type(value) in (int, float)),
+            *([("pbc", atoms.pbc)] if atoms.pbc.any() else []),  # ASE's default says nothing
+            ("comment", " ".join(str(key) for key, value in atoms.info.items() if value is True)),  # as ASE reads words
+        ]
         where = f"structure '{name or atoms.get_chemical_formula()}'"
-        stated_charge, stated_spin = molecular_state(
-            {key: value for key, value in info.items() if isinstance(key, str)},
-            where,
-            initial_charges=atoms.get_initial_charges().tolist(),
-            initial_magmoms=atoms.get_initial_magnetic_moments().ravel().tolist(),
-        )
+        stated_charge, stated_spin = molecular_state(entries, where, len(atoms))
         charge = charge if stated_charge is None else stated_charge
         spin = spin if stated_spin is None else stated_spin
         return cls(atoms.numbers, atoms.positions * BOHR_PER_ANGSTROM, charge, spin, name)
@@ -175,7 +176,12 @@ class Structure:
 
     @classmethod
     def from_pyscf(cls, mol: Mole, name: str = "") -> Structure:
-        """From a built PySCF ``Mole``; its basis is not part of a structure."""
+        """From a built PySCF ``Mole``; its basis is not part of a structure.
+
+        Raises:
+            StructureError: for a periodic ``Cell``, ghosts, core potentials, nuclei of another
+                charge, or a ``magmom`` that contradicts ``spin``.
+        """
         from ase.data import atomic_numbers
 
         if hasattr(mol, "lattice_vectors"):
@@ -184,8 +190,34 @@ class Structure:
         unknown = [s for s in symbols if s not in atomic_numbers]
         if unknown:
             raise StructureError(f"a PySCF Mole holds '{unknown[0]}'; expected real atoms, no ghosts")
-        numbers = [atomic_numbers[s] for s in symbols]
-        return cls(np.asarray(numbers), mol.atom_coords(), int(mol.charge), int(mol.spin), name)
+        numbers = np.asarray([atomic_numbers[s] for s in symbols])
+        other = np.flatnonzero(np.asarray(mol.atom_charges()) != numbers)
+        if len(other) or mol.has_ecp():
+            atom = f" on {symbols[other[0]]}{other[0]}" if len(other) else ""
+            raise StructureError(
+                f"a PySCF Mole has an effective core potential or another nuclear charge{atom}; expected all "
+                "electrons: build it with an all-electron basis and without ecp"
+            )
+        moments = np.ravel(getattr(mol, "magmom", [])).tolist()
+        said = [("charge", mol.charge), ("spin", mol.spin), *([("magmom", moments)] if moments else [])]
+        charge, spin = molecular_state(said, "a PySCF Mole", len(numbers))
+        return cls(numbers, mol.atom_coords(), charge or 0, spin or 0, name)
+
+
+def _numbers(values: ArrayLike, kind: type[np.int64 | np.float64], problem: str) -> NDArray[Any]:
+    """A read-only copy, if nothing is lost."""
+    try:
+        given = np.asarray(values)
+    except ValueError as error:  # rows of different lengths
+        raise StructureError(f"{problem}: {str(values)[:60]}") from error
+    fractions = (
+        kind is np.int64 and given.dtype.kind == "f" and not (np.isfinite(given) & (given == np.floor(given))).all()
+    )
+    if given.dtype.kind not in "iuf" or fractions:
+        raise StructureError(f"{problem}: {str(values)[:60]}")
+    numbers = given.astype(kind)
+    numbers.setflags(write=False)
+    return numbers
 
 
 def structures_from_arrays(

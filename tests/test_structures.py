@@ -31,7 +31,7 @@ from tests.molecules import FLUOROSULFONAMIDE, WATER
         (([8], [[0, 0, 0]], 0, 1), r"8 electrons \(charge 0\) cannot have spin 1"),
         (([1], [[0, 0, 0]], 1, 2), "0 electrons .* cannot have spin 2"),
         (([1], [[0, 0, 0]], 3), "cannot have spin"),
-        (([0], [[0, 0, 0]]), "0 is not an atomic number; expected 1 to 118"),
+        (([0], [[0, 0, 0]]), "0 is no atomic number but a ghost or dummy atom; expected 1 to 118"),
         (([119], [[0, 0, 0]], 1), "119 is not an atomic number"),
         (([], np.zeros((0, 3))), r"expected \(n_atoms,\) atomic numbers"),
         (([1, 1], [[0, 0, 0]]), r"got \(2,\) and \(1, 3\)"),
@@ -117,7 +117,7 @@ def test_ase_charge_and_spin() -> None:
     assert Structure.from_ase(atoms, spin=1).spin == 1
     atoms.info["charge"] = 1
     assert Structure.from_ase(atoms, charge=-1).charge == 1  # what the atoms say wins
-    with pytest.raises(StructureError, match=r"is periodic.*set atoms.pbc = False"):
+    with pytest.raises(StructureError, match=r"is periodic.*set pbc to False"):
         Structure.from_ase(ase.Atoms("He", pbc=True, cell=[5, 5, 5]))
 
 

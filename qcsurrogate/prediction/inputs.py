@@ -36,12 +36,11 @@ def read_request(x: object, charge: int = 0, spin: int = 0) -> Request:
     Args:
         x: an ASE ``Atoms``, a built PySCF ``Mole``, a :class:`Structure`, the path of an
             xyz, extxyz or npz file, or a list of these.
-        charge, spin: of molecules that say nothing about them (files and ``Atoms``
-            without ``charge`` and ``spin`` in their info).
+        charge, spin: of files and ``Atoms`` that say nothing about them.
 
     Raises:
         StructureError: on anything else, or on a geometry that cannot be used.
-        BasisError: if a ``Mole`` has Cartesian functions or core potentials.
+        BasisError: if a ``Mole`` has Cartesian functions.
     """
     if isinstance(x, (list, tuple)):
         return _read_list(x, charge, spin)

@@ -111,6 +111,24 @@ def test_a_mole_in_another_basis_is_refused(hamiltonian_surrogate, density_surro
             surrogate.predict(mole("def2-svp", cart=True))
 
 
+def test_a_mole_with_core_potentials_is_refused(hamiltonian_surrogate):
+    iodide = gto.M(atom="I 0 0 0; H 0 0 1.6", basis="def2-svp", ecp="def2-svp", verbose=0)
+    with pytest.raises(StructureError, match=r"effective core potential .* on I0; expected all electrons"):
+        hamiltonian_surrogate.predict([WATER, iodide])
+
+
+def test_metadata_of_atoms_reaches_the_prediction(hamiltonian_surrogate):
+    atoms = WATER.to_ase()
+    del atoms.info["charge"]
+    for info in ({"q": 2}, {"charges": [2, 0, 0]}):
+        atoms.info |= info
+        with pytest.raises(DomainError, match="has charge 2"):
+            hamiltonian_surrogate.predict(atoms)
+    atoms.info |= {"q": 0.5}
+    with pytest.raises(StructureError, match=r"structure 'water': q=0\.5; expected an integer"):
+        hamiltonian_surrogate.predict(atoms)
+
+
 def test_a_batch_size_of_zero_is_refused(hamiltonian_surrogate):
     with pytest.raises(SpecError, match="batch_size = 0; expected 1 or more"):
         hamiltonian_surrogate.predict([WATER], batch_size=0)

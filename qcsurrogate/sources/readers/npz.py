@@ -14,6 +14,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from qcsurrogate.errors import StructureError
+from qcsurrogate.metadata import kind_of, molecular_state
 from qcsurrogate.sources.readers.geometries import MAXIMUM_STRUCTURES, Geometries
 from qcsurrogate.units import BOHR_PER_ANGSTROM
 
@@ -24,8 +25,6 @@ _KINDS: Final = {
     "positions_angstrom": ("fiu", "numbers"),
     "atomic_numbers": ("iu", "integers"),
     "num_atoms": ("iu", "integers"),
-    "charge": ("iu", "integers"),
-    "spin": ("iu", "integers"),
     "names": ("US", "text"),
     "groups": ("USiu", "text or integers"),
 }
@@ -47,8 +46,10 @@ def read_npz(path: Path, charge: int, spin: int) -> Geometries:
 
     It holds ``positions_angstrom`` and ``atomic_numbers``, either (n, n_atoms, 3) with
     (n_atoms,), or flat (n_all, 3) with (n_all,) and ``num_atoms`` (n,); and, if wanted,
-    ``charge``, ``spin``, ``names``, ``groups``, each (n,). Others are not looked at. It
-    is opened without pickle.
+    ``names`` and ``groups``, each (n,), and metadata such as ``charge``, ``spin`` and
+    ``units``: one for the file, for each structure (n, ...), or for each atom (n_all, ...);
+    free text is looked at where there is one for each structure.
+    Others are not looked at. It is opened without pickle.
 
     Raises:
         StructureError: if it is malformed, or declares more than it holds.
@@ -58,26 +59,28 @@ def read_npz(path: Path, charge: int, spin: int) -> Geometries:
     if missing:
         raise StructureError(f"'{path}' lacks {missing}; expected positions_angstrom and atomic_numbers")
     for key, array in arrays.items():
-        kinds, expected = _KINDS[key]
+        kinds, expected = _KINDS.get(key, ("biufUS", "numbers or text"))
         if array.dtype.kind not in kinds or array.size == 0:
             raise StructureError(f"'{path}': {key} is {array.dtype} of shape {array.shape}; expected {expected}")
     counts, numbers, positions = _flat(path, arrays)
     n = len(counts)
     if n > MAXIMUM_STRUCTURES:
         raise StructureError(f"'{path}' holds {n} structures; expected at most {MAXIMUM_STRUCTURES}: split it")
-    for key in arrays.keys() & {"charge", "spin", "names", "groups"}:
+    for key in arrays.keys() & {"names", "groups"}:
         if arrays[key].shape != (n,):
             raise StructureError(
                 f"'{path}': {key} has shape {arrays[key].shape}; expected ({n},), one entry per structure"
             )
+    names = _words(arrays["names"]) if "names" in arrays else tuple(f"{path.stem}_{i}" for i in range(n))
+    charges, spins = _states(path, arrays, counts, names)
     return Geometries(
         str(path),
         counts,
         numbers.astype(np.int64),
         positions * BOHR_PER_ANGSTROM,
-        np.asarray(arrays.get("charge", np.full(n, charge)), dtype=np.int64),
-        np.asarray(arrays.get("spin", np.full(n, spin)), dtype=np.int64),
-        _words(arrays["names"]) if "names" in arrays else tuple(f"{path.stem}_{i}" for i in range(n)),
+        np.array([charge if c is None else c for c in charges], dtype=np.int64),
+        np.array([spin if s is None else s for s in spins], dtype=np.int64),
+        names,
         _words(arrays["groups"]) if "groups" in arrays else None,
     )
 
@@ -106,11 +109,40 @@ def _flat(path: Path, arrays: dict[str, NDArray[Any]]) -> tuple[NDArray[np.int64
     )
 
 
+def _states(
+    path: Path, arrays: dict[str, NDArray[Any]], counts: NDArray[np.int64], names: tuple[str, ...]
+) -> tuple[tuple[int | None, ...], tuple[int | None, ...]]:
+    """Charge and spin of each structure, where the metadata say any."""
+    n, stops = len(counts), np.cumsum(counts)
+    said: dict[str, list[NDArray[Any]]] = {}
+    for key, array in arrays.items():
+        kind, size = kind_of(key), len(array) if array.ndim else 0
+        if kind is None or (kind == "text" and size != n):
+            continue
+        if array.shape == (n,) and n > 1 and (counts == n).all() and key.endswith("s") and array.dtype.kind in "iuf":
+            raise StructureError(
+                f"'{path}': {key} has shape {array.shape}, for {n} structures or {n} atoms; expected ({n}, {n})"
+            )
+        said[key] = list(array) if size == n else np.split(array, stops[:-1]) if size == stops[-1] else [array] * n
+    if not said:
+        return (None,) * n, (None,) * n
+    known: dict[tuple[Any, ...], tuple[int | None, int | None]] = {}
+    states = []
+    for count, name, *values in zip(counts.tolist(), names, *said.values(), strict=True):
+        case = (count, *(value.tobytes() for value in values))
+        if case not in known:
+            entries = [(key, value.tolist()) for key, value in zip(said, values, strict=True)]
+            known[case] = molecular_state(entries, f"'{path}', structure '{name}'", count)
+        states.append(known[case])
+    charges, spins = zip(*states, strict=True)
+    return charges, spins
+
+
 def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     try:
         with zipfile.ZipFile(path) as members:
             present = {info.filename.removesuffix(".npy"): info for info in members.infolist()}
-            return {key: read_member(members, present[key]) for key in _KINDS if key in present}
+            return {key: read_member(members, info) for key, info in present.items() if key in _KINDS or kind_of(key)}
     except BROKEN as error:
         raise StructureError(f"cannot read '{path}' as npz: {error}") from error
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from qcsurrogate.errors import StructureError
+from qcsurrogate.metadata import whole_number
 from qcsurrogate.sources.readers.archive import ARCHIVE_ENDINGS, Member, tar_members
 from qcsurrogate.sources.readers.database import read_ase_database
 from qcsurrogate.sources.readers.geometries import Geometries, GeometryList
@@ -32,15 +33,18 @@ def read_structures(path: str | Path, charge: int = 0, spin: int = 0) -> list[St
 def read_geometries(path: str | Path, charge: int = 0, spin: int = 0, *, skip_bad: bool = False) -> Geometries:
     """Every geometry of a file or folder, not yet checked.
 
-    - ``.xyz``, ``.extxyz``: one or many; ``charge``, ``spin`` (or ``multiplicity``),
-      ``name`` and ``group`` are read from the comment line. QM9's own xyz files are
-      recognised by their second line and named ``gdb_<index>``.
-    - ``.sdf``: V2000, with names and charges.
+    - ``.xyz``, ``.extxyz``: one or many; charge, spin, ``name`` and ``group`` are read from
+      the comment line. QM9's own xyz files are recognised by their second line and named
+      ``gdb_<index>``.
+    - ``.sdf``: V2000, with names, charges and radicals.
     - ``.npz``: see :func:`qcsurrogate.sources.readers.npz.read_npz`.
     - ``.db``: an ASE database (SQLite).
     - ``.tar``, ``.tar.bz2``, ``.tar.gz``, ``.tar.xz``: xyz and SDF files inside, such as
       QM9's ``dsgdb9nsd.xyz.tar.bz2`` and ``gdb9.tar.gz``; read as a stream.
     - a folder: the xyz and SDF files in it, by name.
+
+    What stands beside a geometry about charge, spin, unit and periodicity follows the one
+    rule of :mod:`qcsurrogate.metadata`.
 
     Args:
         path: the file or folder.
@@ -52,6 +56,7 @@ def read_geometries(path: str | Path, charge: int = 0, spin: int = 0, *, skip_ba
         StructureError: if it is missing, malformed, or of another kind.
     """
     path = Path(path)
+    charge, spin = whole_number(charge, "charge", "the arguments"), whole_number(spin, "spin", "the arguments")
     if path.is_dir():
         return _read_folder(path, charge, spin, skip_bad)
     if not path.is_file():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from typing import IO, Final
@@ -12,7 +12,7 @@ from ase.data import atomic_numbers as number_of_symbol
 from ase.data import chemical_symbols
 
 from qcsurrogate.errors import StructureError, suggestion
-from qcsurrogate.metadata import molecular_state
+from qcsurrogate.metadata import comment_entries, is_ghost, kind_of, molecular_state
 from qcsurrogate.sources.readers.geometries import MAXIMUM_ATOMS, GeometryList
 
 MAXIMUM_LINE: Final = 2**20
@@ -21,12 +21,6 @@ MAXIMUM_LINE: Final = 2**20
 _ELEMENT: Final = {symbol: z for z, symbol in enumerate(chemical_symbols) if z > 0} | {
     str(z): z for z in range(1, len(chemical_symbols))
 }
-_PAIR: Final = re.compile(
-    r"""(?<![\w-])([A-Za-z_][\w-]*)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|'((?:[^'\\]|\\.)*)'|\{([^{}]*)\}|(\S+))"""
-)
-_STATE: Final = re.compile(r"([+-]?\d{1,3})\s+(\d{1,3})")
-"""Charge and multiplicity, as input files of quantum-chemistry programs begin."""
-_NO_ATOMS: Final = frozenset({"X", "Xx", "Q", "Bq", "Gh", "Du", "Lp"})
 _QM9_COMMENT: Final = re.compile(r"gdb\s+(\d+)(?:\s+[-+.\d*^eE]+){15}\s*")
 _XYZ_EXPECTED: Final = (
     "expected, per structure: a line with the number of atoms, a comment line, then one line 'symbol x y z' in "
@@ -41,11 +35,15 @@ def _qm9_float(text: str) -> float:
 
 @dataclass(frozen=True)
 class _Columns:
-    """Where the element and x, y, z stand in a line of an atom, and how numbers are written."""
+    """Where the element and x, y, z stand in a line of an atom, and how numbers are written.
+
+    ``metadata`` are the names and places of further columns that say something about the molecule.
+    """
 
     species: int
     place: int
     number: Callable[[str], float] = float
+    metadata: tuple[tuple[str, slice], ...] = ()
 
 
 _PLAIN_COLUMNS: Final = _Columns(0, 1)
@@ -106,13 +104,12 @@ def read_xyz(file: IO[str], found: GeometryList, source: str) -> None:
             for _ in range(3):  # frequencies, SMILES, InChI
                 lines.next()
             continue
-        info = _information(comment) if "=" in comment else {}
-        _refuse_periodic(info, lines)
-        columns = _columns(info["Properties"], lines) if "Properties" in info else _PLAIN_COLUMNS
+        entries: list[tuple[str, object]] = [*comment_entries(comment)]
+        info = {key.lower(): str(value) for key, value in entries}
+        columns = _columns(info["properties"], lines) if "properties" in info else _PLAIN_COLUMNS
         numbers, coordinates = _atoms(table, columns, lines, first)
-        if stated := _STATE.fullmatch(comment.strip()):
-            info = {"charge": stated[1], "multiplicity": stated[2]}
-        charge, spin = molecular_state(info, f"'{source}', structure before line {lines.number + 1}")
+        entries += [(name, [word for row in table for word in row[place]]) for name, place in columns.metadata]
+        charge, spin = molecular_state(entries, f"'{source}', line {first - 1}", n_atoms)
         found.add(numbers, coordinates, charge, spin, info.get("name", ""), info.get("group"))
 
 
@@ -144,7 +141,7 @@ def _atoms_one_by_one(
         lines.number = first + i
         symbol = row[columns.species] if len(row) > columns.species else ""
         element = _ELEMENT.get(symbol.capitalize())
-        if symbol.capitalize() in _NO_ATOMS:
+        if (element is None and is_ghost(symbol)) or row[columns.place : columns.place + 1] == [":"]:
             raise lines.problem(f"'{symbol}' is a dummy or ghost atom", "expected atoms only: remove it")
         if element is None:
             near = suggestion(symbol.capitalize(), number_of_symbol)
@@ -158,49 +155,39 @@ def _atoms_one_by_one(
     return numbers, coordinates
 
 
-def _information(comment: str) -> dict[str, str]:
-    """The ``key=value`` pairs of a comment line."""
-    found = {}
-    for key, double, single, braces, bare in _PAIR.findall(comment):
-        found[key] = bare or re.sub(r"\\(.)", r"\1", double or single) or braces
-    return found
-
-
-def _refuse_periodic(info: Mapping[str, str], lines: NumberedLines) -> None:
-    pbc = info.get("pbc", "T T T" if "Lattice" in info else "F F F")
-    if set(pbc.upper()) & {"T", "1"}:
-        raise lines.problem(f'the structure is periodic (pbc="{pbc}")', 'expected a molecule: set pbc="F F F"')
-
-
 def _columns(properties: str, lines: NumberedLines) -> _Columns:
-    """Columns of the element and of x in an extended xyz file."""
+    """Columns of an extended xyz file."""
     parts = properties.split(":")
     species = place = None
+    metadata = []
     column = 0
     for name, kind, width in zip(parts[::3], parts[1::3], parts[2::3], strict=False):
         if name == "pos" and (kind, width) == ("R", "3"):
             place = column
         if (name == "species" and kind == "S") or (name == "Z" and kind == "I" and species is None):
             species = column
-        column += int(width) if width.isdecimal() and len(width) < 5 else 1
+        first, column = column, column + (int(width) if width.isdecimal() and len(width) < 5 else 1)
+        if kind_of(name):
+            metadata.append((name, slice(first, column)))
     if species is None or place is None:
         raise lines.problem(f"Properties={properties[:80]}", "expected species:S:1 and pos:R:3 in it")
-    return _Columns(species, place)
+    return _Columns(species, place, metadata=tuple(metadata))
 
 
 _SDF_EXPECTED: Final = "expected molecules in V2000 format, each ended by '$$$$'"
-_ATOM_BLOCK_CHARGES: Final = {1: 3, 2: 2, 3: 1, 5: -1, 6: -2, 7: -3}
+_CHARGE_CODES: Final = {0: 0, 1: 3, 2: 2, 3: 1, 4: 0, 5: -1, 6: -2, 7: -3}
+_DOUBLET_CODE: Final = 4
 _RADICAL_ELECTRONS: Final = {1: 0, 2: 1, 3: 2}
 
 
 def read_sdf(file: IO[str], found: GeometryList, source: str) -> None:
     """Add every molecule of an SDF file (V2000); the first line of each is its name.
 
-    Charges and radicals are read from ``M  CHG`` and ``M  RAD`` lines, or charges from
-    the atom block; bonds and data are passed over.
+    Charges and radicals are read from ``M  CHG`` and ``M  RAD`` lines, or from the atom
+    block, and have to agree with what the title, the comment and the data items say.
 
     Raises:
-        StructureError: if it is malformed, or V3000.
+        StructureError: if it is malformed, V3000, or a drawing.
     """
     lines = NumberedLines(file, source)
     while (name := lines.next()) is not None:
@@ -209,45 +196,72 @@ def read_sdf(file: IO[str], found: GeometryList, source: str) -> None:
             if name.strip() or any(line and line.strip() for line in header):
                 raise lines.problem("it ends within the header of a molecule", _SDF_EXPECTED)
             return
-        if header[0] is not None and header[0][20:22].upper() == "2D":
+        program = header[0] or ""
+        if "2D" in (program[20:22].upper(), *program.upper().split()[-1:]):
             raise lines.problem(
                 f"molecule '{name.strip()}' is marked 2D, a drawing", "expected a geometry in three dimensions"
             )
-        _read_molecule(name.strip(), header[2], lines, found)
+        where = f"'{source}', line {lines.number - 3}, molecule '{name.strip()}'"
+        numbers, coordinates, entries = _sdf_atoms(header[2], lines)
+        entries = [("title", name), ("comment", header[1] or ""), *_sdf_properties(lines, entries)]
+        charge, spin = molecular_state(entries, where, len(numbers))
+        found.add(numbers, coordinates, charge, spin, name.strip())
 
 
-def _read_molecule(name: str, counts: str, lines: NumberedLines, found: GeometryList) -> None:
-    text = counts[:3].strip()
-    if "V3000" in counts or not text.isdecimal() or int(text) < 1:
+def _sdf_atoms(counts: str, lines: NumberedLines) -> tuple[list[int], list[float], list[tuple[str, object]]]:
+    """Elements, positions, and charge and unpaired electrons where the atom block says any."""
+    n_atoms = counts[:3].strip()
+    if "V3000" in counts or not n_atoms.isdecimal() or int(n_atoms) < 1:
         raise lines.problem(f"found {counts.strip()[:60]!r} where the counts of atoms and bonds stand", _SDF_EXPECTED)
     numbers: list[int] = []
     coordinates: list[float] = []
-    charge = 0
-    for _ in range(int(text)):
+    charge = radicals = 0
+    for _ in range(int(n_atoms)):
         row = lines.next() or ""
-        element = _ELEMENT.get(row[31:34].strip())
+        symbol = row[31:34].strip()
         try:
-            position = [float(row[start : start + 10]) for start in (0, 10, 20)]
-            charge += _ATOM_BLOCK_CHARGES.get(int(row[36:39] or 0), 0)
-        except ValueError:
-            element = None
-        if element is None:
-            raise lines.problem(f"found {row.rstrip()[:80]!r} where an atom stands", _SDF_EXPECTED)
-        numbers.append(element)
-        coordinates.extend(position)
-    stated: dict[str, int] = {}
+            numbers.append(_ELEMENT[symbol])
+            coordinates += float(row[:10]), float(row[10:20]), float(row[20:30])
+            code = int(row[36:39].strip() or 0)
+            charge += _CHARGE_CODES[code]
+            radicals += code == _DOUBLET_CODE
+        except (KeyError, ValueError):
+            if is_ghost(symbol):
+                raise lines.problem(f"'{symbol}' is a dummy or ghost atom", "expected atoms only: remove it") from None
+            raise lines.problem(f"found {row.rstrip()[:80]!r} where an atom stands", _SDF_EXPECTED) from None
+    said = [(what, number) for what, number in (("charge", charge), ("unpaired", radicals)) if number]
+    return numbers, coordinates, [*said]
+
+
+def _sdf_properties(lines: NumberedLines, entries: list[tuple[str, object]]) -> list[tuple[str, object]]:
+    """What the lines up to ``$$$$`` say; charges and radicals in them replace those of the atom block."""
+    sums: dict[str, int] = {}
+    items: list[tuple[str, object]] = []
+    ended = in_item = False
     while (line := lines.next()) is not None and not line.startswith("$$$$"):
-        if line.startswith(("M  CHG", "M  RAD")):
-            stated[line[3:6]] = stated.get(line[3:6], 0) + _property_sum(line, lines)
-    if stated:  # these lines replace all of the atom block's
-        charge = stated.get("CHG", 0)
-    found.add(numbers, coordinates, charge, stated.get("RAD", 0), name)
+        words = line.split()
+        if "V2000" in line or (ended and (words == ["M", "END"] or (words and not in_item and line[0] != ">"))):
+            raise lines.problem(f"found {line.strip()[:60]!r} after the end of a molecule", "expected '$$$$' before it")
+        if line[0] == ">":
+            name = re.search(r"<([^<>]*)>", line)
+            items.append((name[1] if name else "", ""))
+            ended = in_item = True
+        elif in_item:
+            in_item = bool(words)
+            if kind_of(items[-1][0]):
+                items[-1] = (items[-1][0], f"{items[-1][1]}{line}")
+        elif words[:2] in (["M", "CHG"], ["M", "RAD"]):
+            sums[line[:6]] = sums.get(line[:6], 0) + _property_sum(words, lines)
+        ended = ended or words == ["M", "END"]
+    return [*(sums.items() if sums else entries), *items]
 
 
-def _property_sum(row: str, lines: NumberedLines) -> int:
+def _property_sum(words: list[str], lines: NumberedLines) -> int:
     """Sum of the values of ``M  CHG  n  atom value  atom value``; radicals as electrons."""
     try:
-        values = [int(word) for word in row.split()[4::2]]
-        return sum(_RADICAL_ELECTRONS[value] for value in values) if row.startswith("M  RAD") else sum(values)
-    except (ValueError, KeyError) as error:
-        raise lines.problem(f"found {row.strip()[:80]!r}", "expected integers") from error
+        values = [int(word) for word in words[4::2]]
+        if len(values) != int(words[2]) or len(words) != 3 + 2 * len(values):
+            raise ValueError("a pair of numbers is missing")
+        return sum(_RADICAL_ELECTRONS[value] for value in values) if words[1] == "RAD" else sum(values)
+    except (ValueError, KeyError, IndexError) as error:
+        raise lines.problem(f"found {' '.join(words)[:80]!r}", "expected a number of pairs, and integers") from error
