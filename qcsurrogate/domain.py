@@ -6,32 +6,42 @@ computed, whether the answer is an interpolation.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Final
 
 import numpy as np
-from ase.data import chemical_symbols
+from ase.data import chemical_symbols, covalent_radii
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from qcsurrogate.structures import Structure
-from qcsurrogate.units import ANGSTROM_PER_BOHR
+from qcsurrogate.units import ANGSTROM_PER_BOHR, BOHR_PER_ANGSTROM
 
 PAIR_CUTOFF_BOHR: Final = 12.0
-"""Pairs further apart are not looked at."""
+"""Distances beyond are not told apart; of more than 500 atoms, pairs further apart are not looked at."""
 NEIGHBOUR_CUTOFF_BOHR: Final = 5.0
 """Atoms nearer than this are counted as neighbours."""
 BIN_BOHR: Final = 0.25
 """Width of a distance bin; a distance is inside if its bin or one beside it was seen."""
+BOND_FACTOR: Final = 1.3
+"""Two atoms are bonded below this times the sum of their covalent radii; a hydrogen bond (1.6 Angstrom) is none."""
 
-_N_BINS: Final = round(PAIR_CUTOFF_BOHR / BIN_BOHR)
-_SHOWN: Final = 3
+_FAR: Final = round(PAIR_CUTOFF_BOHR / BIN_BOHR)
+"""The bin of all distances beyond the cutoff."""
+_RADII_BOHR: Final = covalent_radii * BOHR_PER_ANGSTROM
+_SHOWN_ATOMS: Final = 3
+_MANY: Final = {"pair": "pair", "distance": "pair", "neighbours": "atom"}
+"""Kinds of which a structure may have many findings, and what each is about."""
 
 AtomicNumber = Annotated[int, Field(ge=1, lt=len(chemical_symbols))]
-Bin = Annotated[int, Field(ge=0, lt=_N_BINS)]
+Bin = Annotated[int, Field(ge=0, le=_FAR)]
 Count = Annotated[int, Field(ge=0, le=2**31)]
 Small = Annotated[int, Field(ge=-(2**15), le=2**15)]
+
+
+PairKind = tuple[tuple[int, int], bool]
+"""Two elements, ascending, and whether their atoms belong to different molecules."""
 
 
 class OutsideTrainingDomain(UserWarning):
@@ -44,7 +54,7 @@ class Finding:
 
     Attributes:
         kind: ``size``, ``state``, ``element``, ``pair``, ``distance`` or ``neighbours``.
-        atoms: indices of the atoms concerned: none, one, or the two of a pair.
+        atoms: indices of the atoms concerned: none, those of an element, one, or the two of a pair.
         text: what is outside, and what was seen in training.
     """
 
@@ -72,28 +82,43 @@ class DomainVerdict:
 
     @property
     def summary(self) -> str:
-        """The verdict in one line."""
+        """The verdict in one line, which holds each kind of finding once."""
         if not self.known:
             return "domain unknown: the model file does not say what it was trained on"
         if not self.findings:
             return "inside the training data"
-        shown = "; ".join(finding.text for finding in self.findings[:_SHOWN])
-        more = len(self.findings) - _SHOWN
-        return f"outside the training data: {shown}" + (f"; and {more} more" if more > 0 else "")
+        groups: dict[str, list[str]] = {}
+        for finding in self.findings:
+            groups.setdefault(finding.kind if finding.kind in _MANY else finding.text, []).append(finding.text)
+        shown = [
+            texts[0] + (f", and {_counted(len(texts) - 1, f'more {_MANY[kind]}')}" if texts[1:] else "")
+            for kind, texts in groups.items()
+        ]
+        return f"outside the training data: {'; '.join(shown)}"
 
 
 UNKNOWN: Final = DomainVerdict(known=False)
 
 
 class PairDomain(BaseModel):
-    """Distances (bohr) of one pair of elements, ascending, and the distance bins that occurred."""
+    """Distances (bohr) of one pair of elements, ascending, and the distance bins that occurred.
+
+    Those within molecules and those ``between`` molecules, which are what bonds hold together
+    (see ``BOND_FACTOR``), are two kinds of pairs.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     elements: tuple[AtomicNumber, AtomicNumber]
+    between: bool = False
     shortest: float = Field(ge=0.0, le=PAIR_CUTOFF_BOHR)
     longest: float = Field(ge=0.0, le=PAIR_CUTOFF_BOHR)
     bins: tuple[Bin, ...] = Field(min_length=1)
+
+    @property
+    def kind(self) -> PairKind:
+        """What tells it from other pairs."""
+        return self.elements, self.between
 
 
 class NeighbourDomain(BaseModel):
@@ -112,7 +137,7 @@ class Domain(BaseModel):
     Attributes:
         states: pairs of charge and spin.
         atoms, electrons: least and greatest number in a structure.
-        pairs: distances by pair of elements, within ``PAIR_CUTOFF_BOHR``.
+        pairs: distances by pair of elements, within and between molecules.
         neighbours: by element, within ``NEIGHBOUR_CUTOFF_BOHR``; these are the elements seen.
     """
 
@@ -130,9 +155,9 @@ class Domain(BaseModel):
         lengths = [(p.shortest, p.longest) for p in self.pairs]
         if any(low > high for low, high in (*ranges, *lengths)):
             raise ValueError("a range whose lower end is above its upper end")
-        kinds = [p.elements for p in self.pairs]
+        kinds = [p.kind for p in self.pairs]
         elements = [n.element for n in self.neighbours]
-        if len(set(kinds)) < len(kinds) or len(set(elements)) < len(elements) or any(a > b for a, b in kinds):
+        if len(set(kinds)) < len(kinds) or len(set(elements)) < len(elements) or any(a > b for (a, b), _ in kinds):
             raise ValueError("pairs or elements that occur twice, or are not ascending")
         return self
 
@@ -146,7 +171,7 @@ class Domain(BaseModel):
         states: set[tuple[int, int]] = set()
         atoms: list[int] = []
         electrons: list[int] = []
-        distances: dict[tuple[int, int], tuple[float, float, NDArray[np.bool_]]] = {}
+        distances: dict[PairKind, tuple[float, float, NDArray[np.bool_]]] = {}
         counts: dict[int, tuple[int, int]] = {}
         for structure in structures:
             states.add((structure.charge, structure.spin))
@@ -154,8 +179,8 @@ class Domain(BaseModel):
             electrons.append(structure.n_electrons)
             geometry = _Geometry(structure)
             for kind, chosen in geometry.kinds():
-                lengths = geometry.lengths[chosen]
-                low, high, seen = distances.get(kind, (np.inf, 0.0, np.zeros(_N_BINS, dtype=np.bool_)))
+                lengths = np.minimum(geometry.lengths[chosen], PAIR_CUTOFF_BOHR)
+                low, high, seen = distances.get(kind, (np.inf, 0.0, np.zeros(_FAR + 1, dtype=np.bool_)))
                 seen[_bins(lengths)] = True
                 distances[kind] = (min(low, float(lengths.min())), max(high, float(lengths.max())), seen)
             for z, n in zip(structure.atomic_numbers.tolist(), geometry.neighbours.tolist(), strict=True):
@@ -168,19 +193,26 @@ class Domain(BaseModel):
             atoms=(min(atoms), max(atoms)),
             electrons=(min(electrons), max(electrons)),
             pairs=tuple(
-                PairDomain(elements=k, shortest=low, longest=high, bins=tuple(np.flatnonzero(seen).tolist()))
-                for k, (low, high, seen) in sorted(distances.items())
+                PairDomain(
+                    elements=elements,
+                    between=between,
+                    shortest=low,
+                    longest=high,
+                    bins=tuple(np.flatnonzero(seen).tolist()),
+                )
+                for (elements, between), (low, high, seen) in sorted(distances.items())
             ),
             neighbours=tuple(NeighbourDomain(element=z, least=a, most=b) for z, (a, b) in sorted(counts.items())),
         )
 
     def joined(self, other: Domain) -> Domain:
         """The domain of the structures of both."""
-        pairs = {p.elements: p for p in self.pairs}
+        pairs = {p.kind: p for p in self.pairs}
         for p in other.pairs:
-            own = pairs.get(p.elements, p)
-            pairs[p.elements] = PairDomain(
+            own = pairs.get(p.kind, p)
+            pairs[p.kind] = PairDomain(
                 elements=p.elements,
+                between=p.between,
                 shortest=min(own.shortest, p.shortest),
                 longest=max(own.longest, p.longest),
                 bins=tuple(sorted({*own.bins, *p.bins})),
@@ -210,46 +242,70 @@ class Domain(BaseModel):
             yield Finding("state", (), text)
         counts = {n.element: (n.least, n.most) for n in self.neighbours}
         numbers = structure.atomic_numbers.tolist()
-        for i, z in enumerate(numbers):
-            if z not in counts:
-                yield Finding("element", (i,), f"element {symbols[i]} of atom {i} was not seen")
+        for z in sorted(set(numbers) - counts.keys()):
+            atoms = tuple(i for i, other in enumerate(numbers) if other == z)
+            shown = ", ".join(map(str, atoms[:_SHOWN_ATOMS]))
+            more = f" and {len(atoms) - _SHOWN_ATOMS} more" if len(atoms) > _SHOWN_ATOMS else ""
+            which = f"{'atoms' if len(atoms) > 1 else 'atom'} {shown}{more}"
+            yield Finding("element", atoms, f"element {chemical_symbols[z]} of {which} was not seen")
         for what, value, (low, high) in (
-            ("atoms", len(structure), self.atoms),
-            ("electrons", structure.n_electrons, self.electrons),
+            ("atom", len(structure), self.atoms),
+            ("electron", structure.n_electrons, self.electrons),
         ):
             if not low <= value <= high:
-                yield Finding("size", (), f"{value} {what} (training: {low} to {high})")
+                yield Finding("size", (), f"{_counted(value, what)} (training: {low} to {high})")
         geometry = _Geometry(structure)
-        known = {p.elements: p for p in self.pairs}
-        for kind, chosen in geometry.kinds():
-            pair = known.get(kind)
-            bins = _bins(geometry.lengths[chosen])
-            if pair is None:
-                outside = np.ones(len(bins), dtype=np.bool_)
-            else:
-                outside = (np.abs(bins[:, None] - np.array(pair.bins)[None, :]) > 1).all(axis=1)
-            for k in chosen[outside].tolist():
-                yield _pair_finding(geometry, k, symbols, pair)
+        known = {p.kind: p for p in self.pairs}
+        found = [
+            finding
+            for kind, chosen in geometry.kinds()
+            if counts.keys() >= set(kind[0])  # what is not was said above
+            for finding in _pair_findings(geometry, chosen, symbols, kind, known)
+        ]
+        found.sort(key=lambda entry: entry[:2])  # unseen pairs from the nearest, distances from the furthest outside
+        yield from (Finding(name, atoms, text) for _, _, name, atoms, text in found)
         for i, (z, n) in enumerate(zip(numbers, geometry.neighbours.tolist(), strict=True)):
             least, most = counts.get(z, (n, n))
             if not least <= n <= most:
                 yield Finding(
-                    "neighbours", (i,), f"atom {i} ({symbols[i]}) has {n} neighbours (training: {least} to {most})"
+                    "neighbours",
+                    (i,),
+                    f"atom {i} ({symbols[i]}) has {_counted(n, 'neighbour')} (training: {least} to {most})",
                 )
 
 
-def _pair_finding(geometry: _Geometry, k: int, symbols: list[str], pair: PairDomain | None) -> Finding:
-    i, j, length = int(geometry.first[k]), int(geometry.second[k]), float(geometry.lengths[k])
-    where = f"{symbols[i]}{i}-{symbols[j]}{j} at {length * ANGSTROM_PER_BOHR:.2f} Angstrom"
-    if pair is None:
-        return Finding("pair", (i, j), f"{where}: this pair of elements was not seen")
-    low, high = (bound * ANGSTROM_PER_BOHR for bound in (pair.shortest, pair.longest))
-    word = "below" if length < pair.shortest else "above" if length > pair.longest else "in a gap of"
-    return Finding("distance", (i, j), f"{where}: {word} the training distances ({low:.2f} to {high:.2f})")
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _pair_findings(
+    geometry: _Geometry,
+    chosen: NDArray[np.intp],
+    symbols: list[str],
+    kind: PairKind,
+    known: Mapping[PairKind, PairDomain],
+) -> Iterator[tuple[bool, float, str, tuple[int, int], str]]:
+    """What is outside of the pairs of one kind: two keys of their order, and what makes a finding."""
+    pair = known.get(kind)
+    nearest = pair or known.get((kind[0], False))
+    low, high = (nearest.shortest, nearest.longest) if nearest else (0.0, 0.0)
+    seen = f"({low * ANGSTROM_PER_BOHR:.2f} to {high * ANGSTROM_PER_BOHR:.2f})"
+    unseen = f"seen within molecules only {seen}" if nearest else "this pair of elements was not seen"
+    where = " between molecules" if kind[1] else ""
+    away = _bins_away(geometry.lengths[chosen], pair)
+    outside = chosen[away > 1]
+    columns = (geometry.first[outside], geometry.second[outside], geometry.lengths[outside], away[away > 1])
+    for i, j, length, bins in zip(*(column.tolist() for column in columns), strict=True):
+        text = f"{symbols[i]}{i}-{symbols[j]}{j} at {length * ANGSTROM_PER_BOHR:.2f} Angstrom{where}: "
+        if pair is None:
+            yield False, length, "pair", (i, j), text + unseen
+        else:
+            word = "below" if length < low else "above" if length > high else "in a gap of"
+            yield True, -bins, "distance", (i, j), f"{text}{word} the training distances {seen}"
 
 
 class _Geometry:
-    """Pairs of atoms within the cutoff, and the number of near neighbours of each atom."""
+    """Pairs of atoms, within and between molecules, and the number of near neighbours of each atom."""
 
     def __init__(self, structure: Structure) -> None:
         numbers, positions = structure.atomic_numbers, structure.positions
@@ -258,11 +314,17 @@ class _Geometry:
         ends = np.concatenate([self.first[near], self.second[near]])
         self.neighbours = np.bincount(ends, minlength=len(numbers))
         a, b = numbers[self.first], numbers[self.second]
+        bonded = self.lengths < BOND_FACTOR * (_RADII_BOHR[a] + _RADII_BOHR[b])
+        molecule = _connected(len(numbers), self.first[bonded], self.second[bonded])
+        self._between = molecule[self.first] != molecule[self.second]
         self._code = np.minimum(a, b) * 256 + np.maximum(a, b)
 
-    def kinds(self) -> Iterable[tuple[tuple[int, int], NDArray[np.intp]]]:
+    def kinds(self) -> Iterable[tuple[PairKind, NDArray[np.intp]]]:
         for code in np.unique(self._code).tolist():
-            yield divmod(code, 256), np.flatnonzero(self._code == code)
+            for between in (False, True):
+                chosen = np.flatnonzero((self._code == code) & (self._between == between))
+                if len(chosen):
+                    yield (divmod(code, 256), between), chosen
 
 
 def _close_pairs(positions: NDArray[np.float64]) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float64]]:
@@ -273,10 +335,30 @@ def _close_pairs(positions: NDArray[np.float64]) -> tuple[NDArray[np.intp], NDAr
         first, second = found[:, 0], found[:, 1]
     else:
         first, second = np.triu_indices(len(positions), k=1)
-    lengths = np.linalg.norm(positions[first] - positions[second], axis=1)
-    close = lengths < PAIR_CUTOFF_BOHR
-    return first[close], second[close], lengths[close]
+    return first, second, np.linalg.norm(positions[first] - positions[second], axis=1)
+
+
+def _connected(n_atoms: int, first: NDArray[np.intp], second: NDArray[np.intp]) -> NDArray[np.intp]:
+    """The least atom that each atom (n_atoms,) is connected with."""
+    label = np.arange(n_atoms)
+    while True:  # each atom takes the least label of its neighbours
+        before = label.copy()
+        np.minimum.at(label, first, label[second])
+        np.minimum.at(label, second, label[first])
+        label = label[label]
+        if (label == before).all():
+            return label
 
 
 def _bins(lengths: NDArray[np.float64]) -> NDArray[np.intp]:
-    return np.minimum((lengths / BIN_BOHR).astype(np.intp), _N_BINS - 1)
+    return np.minimum((lengths / BIN_BOHR).astype(np.intp), _FAR)
+
+
+def _bins_away(lengths: NDArray[np.float64], pair: PairDomain | None) -> NDArray[np.intp]:
+    """Bins between a distance and the nearest that was seen; beyond the cutoff, how far it is beyond."""
+    bins = (lengths / BIN_BOHR).astype(np.intp)
+    if pair is None:
+        return np.full(len(bins), _FAR)
+    if _FAR in pair.bins:
+        bins = np.minimum(bins, _FAR)
+    return np.abs(bins[:, None] - np.array(pair.bins)[None, :]).min(axis=1)
