@@ -89,12 +89,16 @@ def _scale(axes: Axes, which: str) -> None:
         axis = axes.xaxis if name == "x" else axes.yaxis
         low, high = axes.dataLim.intervalx if name == "x" else axes.dataLim.intervaly
         if low <= 0 or high / low < _LINEAR_BELOW:
-            axis.set_major_locator(MaxNLocator(5))
+            axis.set_major_locator(_linear_ticks())
         else:
             axes.set(**{f"{name}scale": "log"})
             axis.set_major_locator(_logarithmic_ticks(high / low))
             axis.set_minor_formatter(NullFormatter())
         axis.set_major_formatter(_plain_numbers)
+
+
+def _linear_ticks() -> MaxNLocator:
+    return MaxNLocator(5, steps=[1, 2, 5, 10])
 
 
 def _logarithmic_ticks(ratio: float) -> LogLocator:
@@ -169,7 +173,7 @@ def heat_map(axes: Axes, rows: Sequence[str], columns: Sequence[str], values: Ar
         if annotated and np.isfinite(value):
             colour = "white" if norm(max(value, low)) > _DARK else INK
             axes.text(j, i, number(value, 2), ha="center", va="center", fontsize=8, color=colour)
-    ticks = MaxNLocator(5) if narrow else _logarithmic_ticks(high / low)
+    ticks = _linear_ticks() if narrow else _logarithmic_ticks(high / low)
     _colour_bar(axes, image, unit.label("mean error"), ticks=ticks, format=_plain_numbers)
 
 
@@ -286,7 +290,7 @@ def plane_picture(axes: Axes, shown: PlaneDensities, name: str | None, limit: fl
         axes.text(x, y, symbol, ha="center", va="center", fontsize=8, alpha=opacity, bbox=box)
     axes.set(xlabel="Å", ylabel="Å", aspect="equal")
     axes.grid(False)
-    _colour_bar(axes, image, unit.symbol)
+    _colour_bar(axes, image, unit.symbol, format=_plain_numbers)
 
 
 @_drawn()

@@ -78,20 +78,26 @@ _UNITS: Final[Mapping[str, list[Unit]]] = {
 
 
 def readable(values: Iterable[float], unit: str) -> Unit:
-    """One unit for all these values, in which their geometric mean reads as a number from 1 to 1000.
-
-    Percent reach down to 0.1; zeros do not count, and alone have no prefix.
+    """One unit for all these values, in which they read from 1 to 1000 (percent from 0.1), or as close to it as can be.
 
     Args:
-        values: of one column, row or axis.
+        values: of one column, row or axis; zeros do not count.
         unit: what they are stored in; one without a prefix is kept.
     """
-    known = _UNITS.get(unit, [Unit(unit)])
     sizes = np.abs(np.fromiter(values, dtype=np.float64))
-    sizes = sizes[np.isfinite(sizes) & (sizes > 0)]
-    typical = math.exp(np.log(sizes).mean()) if len(sizes) else 1.0
-    fitting = [u for u in known if float(f"{typical * u.factor:.3g}") >= (0.1 if u.symbol == "%" else 1.0)]
-    return (fitting or known[:1])[-1]
+    logs = np.log10(sizes[np.isfinite(sizes) & (sizes > 0)])
+    if not len(logs):
+        logs = np.zeros(1)
+    power = 10 ** (np.floor(logs) - 2)
+    logs = np.log10(np.round(10**logs / power) * power)  # of what three digits show
+
+    def strain(known: Unit) -> float:
+        """Decades outside, of each value at most three: one tiny value shall not move the others."""
+        decades = np.round(logs + math.log10(known.factor), 9)
+        lowest = -1 if known.symbol == "%" else 0
+        return float(np.clip(np.maximum(lowest - decades, decades - 3), 0, 3).sum())
+
+    return min(reversed(_UNITS.get(unit, [Unit(unit)])), key=strain)
 
 
 def spoken(value: object) -> str:
