@@ -90,7 +90,7 @@ SHARED: Final = (
         "Energy error without an SCF",
         (CHEMICAL_ACCURACY_HARTREE / 10, CHEMICAL_ACCURACY_HARTREE),
         (
-            "Chemically exact without an SCF.",
+            "Within 0.1 kcal/mol (0.16 mEh) without an SCF.",
             "Within 1 kcal/mol (1.6 mEh) without an SCF.",
             "Beyond 1 kcal/mol (1.6 mEh): run the SCF.",
         ),

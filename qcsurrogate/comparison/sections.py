@@ -210,9 +210,9 @@ def worst(comparison: Comparison) -> Section | None:
         title, unit = metrics[names[0]].title, readable(errors, metrics[names[0]].shown)
         shown.append(
             Picture(
-                f"{caption}: {title.lower()}",
-                pictures.spread_of_errors(errors * unit.factor, unit.label(f"{title.lower()} of a molecule")),
-                f"Cumulative curve: share of molecules whose {title.lower()} of the {model.label} model is so small.",
+                f"{caption}: spread over the molecules",
+                pictures.spread_of_errors(errors * unit.factor, unit.label(f"{title} of a molecule")),
+                f"Cumulative curve: share of molecules below a value of '{title}', {model.label} model.",
                 "A curve with a long tail to the right means that a few molecules are far worse than the rest.",
             )
         )

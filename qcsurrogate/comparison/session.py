@@ -99,23 +99,15 @@ class Session:
                 yield key, self._reference(record), {label: p[key] for label, p in predicted.items() if key in p}
 
     def _predict(self, subject: Subject, keys: Sequence[str], structures: Sequence[Structure]) -> dict[str, Prediction]:
+        """Predictions by key; of a failed batch one by one, to find out which molecules are to blame."""
         try:
-            predictions: list[Prediction] = list(_as_list(subject.predict(list(structures))))
-            return dict(zip(keys, predictions, strict=True))
-        except _FAILURES:
-            return self._predict_singly(subject, keys, structures)
-
-    def _predict_singly(
-        self, subject: Subject, keys: Sequence[str], structures: Sequence[Structure]
-    ) -> dict[str, Prediction]:
-        """Find out which molecules of a failed batch are to blame."""
-        predictions: dict[str, Prediction] = {}
-        for key, structure in zip(keys, structures, strict=True):
-            try:
-                predictions[key] = _as_list(subject.predict([structure]))[0]
-            except _FAILURES as error:
-                self._collection.fail(key, subject.label, "prediction", error)
-        return predictions
+            return dict(zip(keys, subject.predict(list(structures)), strict=True))
+        except _FAILURES as error:
+            if len(keys) > 1:
+                singly = [self._predict(subject, [key], [s]) for key, s in zip(keys, structures, strict=True)]
+                return {key: prediction for found in singly for key, prediction in found.items()}
+            self._collection.fail(keys[0], subject.label, "prediction", error)
+            return {}
 
     def run_scfs(self, keys: Sequence[str]) -> None:
         """Run SCFs from minao and from every model that has a density matrix; a failing molecule is only noted."""
@@ -180,9 +172,3 @@ class Session:
             else:
                 starts = [n for n, r in (("minao", minao), ("the surrogate", run)) if not r.converged]
                 self._collection.fail(key, label, "SCF", f"not converged from {' and from '.join(starts)}")
-
-
-def _as_list(predictions: object) -> list[Prediction]:
-    if not isinstance(predictions, list):
-        raise TypeError(f"expected a list of predictions, got {type(predictions).__name__}")
-    return predictions

@@ -81,16 +81,6 @@ class Levels:
     reference: Array
     predicted: Array
 
-    @property
-    def has_gap(self) -> bool:
-        """Whether the basis leaves an empty orbital."""
-        return self.n_occupied < len(self.reference)
-
-    def gaps(self) -> tuple[float, float]:
-        """HOMO-LUMO gaps of reference and prediction."""
-        n = self.n_occupied
-        return float(self.reference[n] - self.reference[n - 1]), float(self.predicted[n] - self.predicted[n - 1])
-
 
 class HamiltonianJudge(Judge):
     """See :class:`qcsurrogate.comparison.judge.Judge`."""
@@ -158,7 +148,8 @@ class HamiltonianJudge(Judge):
                 "lower panel shows how far off. The numbers in the table include the core.",
             )
         ]
-        if gaps := [m.gaps() for m in self.levels if m.has_gap]:
+        pairs = [np.stack([m.reference, m.predicted])[:, m.n_occupied - 1 : m.n_occupied + 1] for m in self.levels]
+        if gaps := [np.diff(pair)[:, 0] for pair in pairs if pair.shape[1] == 2]:
             shown.append(
                 Picture(
                     "HOMO-LUMO gap",
@@ -208,7 +199,7 @@ def orbital_values(levels: Levels) -> Values:
     """Errors of ascending orbital energies of a closed shell."""
     n, difference = levels.n_occupied, levels.predicted - levels.reference
     values = {"occupied_energy_mae": float(np.abs(difference[:n]).mean()), "homo_error": abs(float(difference[n - 1]))}
-    if levels.has_gap:
+    if n < len(difference):
         values["lumo_error"] = abs(float(difference[n]))
         values["gap_error"] = abs(float(difference[n] - difference[n - 1]))
     return values
