@@ -11,6 +11,7 @@ import numpy as np
 
 from qcsurrogate.units import ANGSTROM_PER_BOHR, DEBYE_PER_ATOMIC_UNIT, EV_PER_HARTREE
 
+_TINY = 0.0001
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -45,8 +46,11 @@ class Unit:
     factor: float = 1.0
 
     def number(self, value: float, *, sign: bool = False) -> str:
-        """A stored value as a number of this unit."""
-        return ("+" if sign and value > 0 else "") + number(value * self.factor)
+        """A stored value as a number of this unit; beside a unit stands no power of ten."""
+        shown = value * self.factor
+        if self.symbol and 0 < abs(shown) < _TINY:
+            return f"< {_TINY}"
+        return ("+" if sign and value > 0 else "") + number(shown)
 
     def text(self, value: float) -> str:
         """A stored value with its unit."""
@@ -85,7 +89,7 @@ def readable(values: Iterable[float], unit: str) -> Unit:
         unit: what they are stored in; one without a prefix is kept.
     """
     sizes = np.abs(np.fromiter(values, dtype=np.float64))
-    logs = np.log10(sizes[np.isfinite(sizes) & (sizes > 0)])
+    logs = np.log10(sizes[np.isfinite(sizes) & (sizes > 1e-30)])
     if not len(logs):
         logs = np.zeros(1)
     power = 10 ** (np.floor(logs) - 2)
