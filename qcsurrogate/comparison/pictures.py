@@ -149,12 +149,12 @@ def heat_map(axes: Axes, rows: Sequence[str], columns: Sequence[str], values: Ar
     width, height = (0.55, 0.26 if len(rows) > 10 else 0.45) if annotated else (0.2, 0.2)
     _resize(axes, max(3.6, 1.9 + width * len(columns)), max(2.4, 0.7 + height * len(rows)))
     unit = readable(values.ravel(), "hartree")
-    values = values * unit.factor
-    high = float(np.nanmax(values)) or 1.0
-    low = max(float(_floored(values[np.isfinite(values)]).min()), 1e-4 * high)
+    shown = values * unit.factor
+    high = float(np.nanmax(shown)) or 1.0
+    low = max(float(_floored(shown[np.isfinite(shown)]).min()), 1e-4 * high)
     narrow = high / low < _LINEAR_BELOW
     norm = Normalize(0.0, 1.3 * high) if narrow else LogNorm(low, high)
-    image = axes.imshow(np.ma.masked_invalid(np.maximum(values, low)), cmap="YlGnBu", norm=norm, aspect="auto")
+    image = axes.imshow(np.ma.masked_invalid(np.maximum(shown, low)), cmap="YlGnBu", norm=norm, aspect="auto")
     for axis, names, draw in ((axes.xaxis, columns, axes.axvline), (axes.yaxis, rows, axes.axhline)):
         groups = [name.split(" ")[0] for name in names]
         firsts = [i for i, group in enumerate(groups) if group not in groups[:i]]
@@ -171,8 +171,8 @@ def heat_map(axes: Axes, rows: Sequence[str], columns: Sequence[str], values: Ar
         axes.axhline(rule - 0.5, color="white", lw=5)
     for (i, j), value in np.ndenumerate(values):
         if annotated and np.isfinite(value):
-            colour = "white" if norm(max(value, low)) > _DARK else INK
-            axes.text(j, i, number(value, 2), ha="center", va="center", fontsize=8, color=colour)
+            colour = "white" if norm(max(float(shown[i, j]), low)) > _DARK else INK
+            axes.text(j, i, unit.number(value, digits=2), ha="center", va="center", fontsize=8, color=colour)
     ticks = _linear_ticks() if narrow else _logarithmic_ticks(high / low)
     _colour_bar(axes, image, unit.label("mean error"), ticks=ticks, format=_plain_numbers)
 
@@ -196,11 +196,8 @@ def scatter(
 ) -> None:
     """Points (n,), and as bars the means of stretches: (start, stop, mean)."""
     x, y = (_floored(v) if name in logarithmic else np.asarray(v) for v, name in ((x, "x"), (y, "y")))
-    few = not bars
-    axes.scatter(
-        x, y, s=22 if few else 7, color=SURROGATE if few else MUTED, alpha=0.75 if few else 0.45, lw=0,
-        rasterized=len(x) > _RASTERISE_ABOVE, label="pair of atoms",
-    )  # fmt: skip
+    dots: Any = {"s": 7, "color": MUTED, "alpha": 0.45} if bars else {"s": 22, "color": SURROGATE, "alpha": 0.75}
+    axes.scatter(x, y, lw=0, rasterized=len(x) > _RASTERISE_ABOVE, label="pair of atoms", **dots)
     for i, (start, stop, mean) in enumerate(bars):
         label = "" if i else "mean"
         axes.plot([start - 0.01, stop + 0.01], [max(mean, y.min())] * 2, color=SURROGATE, lw=3, label=label)

@@ -45,12 +45,12 @@ class Unit:
     symbol: str
     factor: float = 1.0
 
-    def number(self, value: float, *, sign: bool = False) -> str:
+    def number(self, value: float, *, digits: int = 3, sign: bool = False) -> str:
         """A stored value as a number of this unit; beside a unit stands no power of ten."""
         shown = value * self.factor
         if self.symbol and 0 < abs(shown) < _TINY:
             return f"< {_TINY}"
-        return ("+" if sign and value > 0 else "") + number(shown)
+        return ("+" if sign and value > 0 else "") + number(shown, digits)
 
     def text(self, value: float) -> str:
         """A stored value with its unit."""
