@@ -9,8 +9,8 @@ import numpy as np
 
 from qcsurrogate.comparison import pictures
 from qcsurrogate.comparison.figures import DENSITY_NMAE
-from qcsurrogate.comparison.page import Picture, Section, Table, distribution_table, figure_table, titled
-from qcsurrogate.comparison.schema import Comparison, Distribution, ModelDescription, ScfCounts
+from qcsurrogate.comparison.page import Picture, Section, Table, figure_table, titled
+from qcsurrogate.comparison.schema import Comparison, FigureSummary, ModelDescription, ScfCounts
 from qcsurrogate.comparison.showcase import FIT, PlaneDensities, Showcase
 from qcsurrogate.comparison.subjects import Curve
 from qcsurrogate.comparison.text import duration, flat, number, readable
@@ -40,7 +40,8 @@ def density(comparison: Comparison, showcase: Showcase) -> Section | None:
                 rows.setdefault(title, found)
     if not highlighted:
         return None
-    shares = [(title, Distribution.of(values, DENSITY_NMAE.unit)) for title, values in rows.items()]
+    percent = DENSITY_NMAE.unit
+    shares = [FigureSummary.of(v, percent, title=t, definition="", shown=percent) for t, v in rows.items()]
     shown = [
         Picture(
             "Density error: fit floor, network, total",
@@ -49,7 +50,7 @@ def density(comparison: Comparison, showcase: Showcase) -> Section | None:
             f"{len(rows[highlighted[0]])} molecules; boxes hold the middle half, whiskers 90 %. The fit floor is what "
             "the auxiliary basis cannot describe; the network part is prediction against fit. Parts need not add up, "
             "because they may cancel.",
-            distribution_table(("NMAE",), shares, "molecules"),
+            figure_table(shares),
         )
     ]
     return Section(
