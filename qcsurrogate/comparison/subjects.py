@@ -12,6 +12,7 @@ from typing import Any
 from ase.data import chemical_symbols
 
 from qcsurrogate.basis import same_functions
+from qcsurrogate.comparison.text import spoken
 from qcsurrogate.domain import OutsideTrainingDomain
 from qcsurrogate.errors import DomainError, SpecError
 from qcsurrogate.prediction.surrogate import MODEL_FILE_NAME, Surrogate, load
@@ -154,7 +155,7 @@ def differences(subject: Subject, store: Store) -> list[str]:
     """What differs between model and store without forbidding the comparison, in plain words."""
     ours, theirs = subject.surrogate.method, store.spec.method
     notes = [
-        f"{name} of the training data is {getattr(ours, name)}, of this store {getattr(theirs, name)}"
+        f"{name} of the training data is {spoken(getattr(ours, name))}, of this store {spoken(getattr(theirs, name))}"
         for name in ("grid_level", "conv_tol", "baseline", "baseline_grid_level")
         if getattr(ours, name) != getattr(theirs, name)
     ]

@@ -204,6 +204,9 @@ def test_models_of_other_elements_are_refused(store):
 def test_harmless_differences_are_noted(store):
     subject = known_hamiltonian(store, method=METHOD.model_copy(update={"grid_level": 4}))
     assert differences(subject, store) == ["grid_level of the training data is 4, of this store 1"]
+    looser = known_hamiltonian(store, method=METHOD.model_copy(update={"conv_tol": 1e-8}))
+    words = "conv_tol of the training data is 1.00 \u00d7 10⁻⁸, of this store 1.00 \u00d7 10⁻¹⁰"
+    assert differences(looser, store) == [words]
     object.__setattr__(subject.surrogate.metadata, "dataset_hash", "another")
     assert any("other data" in note for note in differences(subject, store))
     grown = replace(store, header=replace(store.header, earlier=(Extent("0" * 64, 7, "another"),)))
