@@ -26,11 +26,7 @@ _RETIREMENT_SECONDS = 300
 
 
 def walltime_seconds(text: str) -> int:
-    """Seconds of ``HH:MM:SS`` or ``D-HH:MM:SS``.
-
-    Raises:
-        ValueError: if it is neither.
-    """
+    """Seconds of ``HH:MM:SS`` or ``D-HH:MM:SS``."""
     match = _WALLTIME.fullmatch(text)
     if match is None:
         raise ValueError(f"expected HH:MM:SS or D-HH:MM:SS, got {text!r}")

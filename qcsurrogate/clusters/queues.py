@@ -91,11 +91,7 @@ def prologue(settings: QueueSettings | SshSettings) -> list[str]:
 
 
 def queue_cluster(settings: QueueSettings, keys: Keys | None, scratch: Path) -> SpecCluster:
-    """A cluster without jobs yet; its scheduler runs in this process.
-
-    Raises:
-        SpecError: if dask-jobqueue is missing.
-    """
+    """A cluster without jobs yet; its scheduler runs in this process."""
     module = job_queue_module("dask_jobqueue")
     kind = {"slurm": "SLURMCluster", "pbs": "PBSCluster", "sge": "SGECluster", "lsf": "LSFCluster"}[settings.kind]
     cluster: Any = getattr(module, kind)

@@ -142,11 +142,7 @@ def load_cluster(source: str | Path) -> ClusterSettings:
 
 
 def parse_cluster(data: Mapping[str, Any], source: str) -> ClusterSettings:
-    """Settings from plain data; ``source`` is what messages call it.
-
-    Raises:
-        SpecError: as :func:`load_cluster`.
-    """
+    """Settings from plain data; ``source`` is what messages call it."""
     kind = data.get("kind")
     if kind not in _KINDS:
         got = "nothing" if kind is None else repr(kind)
@@ -156,11 +152,7 @@ def parse_cluster(data: Mapping[str, Any], source: str) -> ClusterSettings:
 
 
 def local_cluster(n_workers: int | None = None, threads: int = 1, *, dashboard: bool = False) -> LocalSettings:
-    """Processes on this machine: what ``generate`` uses without a cluster file.
-
-    Raises:
-        SpecError: if a number is not positive.
-    """
+    """Processes on this machine: what ``generate`` uses without a cluster file."""
     return validate(LocalSettings, {"workers": n_workers, "threads": threads, "dashboard": dashboard}, "options")
 
 

@@ -66,11 +66,7 @@ class SshWorker(Worker):
 
 
 def ssh_cluster(settings: SshSettings, keys: Keys | None) -> SpecCluster:
-    """A cluster whose workers are in its specification but not started yet.
-
-    Raises:
-        SpecError: if asyncssh is missing.
-    """
+    """A cluster whose workers are in its specification but not started yet."""
     try:
         import asyncssh  # noqa: F401 - Dask imports it late, and says less
     except ImportError as error:

@@ -86,11 +86,7 @@ class Connection:
     watchdog: Watchdog | None = None
 
     def tend(self) -> None:
-        """Keep the workers up: cheap, to be called every few seconds.
-
-        Raises:
-            ClusterError: if workers cannot be kept up.
-        """
+        """Keep the workers up: cheap, to be called every few seconds."""
         if self.watchdog is not None:
             self.watchdog.tend()
 

@@ -82,11 +82,7 @@ def load_keys(folder: str | Path) -> Keys:
 
 
 def ready_keys(folder: str | Path) -> Keys:
-    """The keys of a folder, made first if it is not there; many processes may call it at once.
-
-    Raises:
-        SpecError, StoreError: as :func:`make_keys` and :func:`load_keys`.
-    """
+    """The keys of a folder, made first if it is not there; many processes may call it at once."""
     path = _plain_path(folder)
     if not path.exists():
         _made(path)

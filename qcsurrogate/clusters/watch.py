@@ -71,15 +71,7 @@ class _Watched:
 
 
 class Watchdog:
-    """Looks after the workers of a cluster whose scheduler runs in this process.
-
-    Args:
-        cluster: keeps ``worker_spec`` (the workers there should be) and ``workers``.
-        look: asks for the states of jobs.
-        tail: the last lines that a job printed.
-        limits: when to act.
-        log: takes one line per event.
-    """
+    """Looks after the workers of a cluster whose scheduler runs in this process."""
 
     def __init__(
         self, cluster: SpecCluster, look: Look, tail: Callable[[Job], str], limits: Limits, log: Callable[[str], None]
@@ -116,11 +108,7 @@ class Watchdog:
             self._looking = asyncio.run_coroutine_threadsafe(self._check(), self._loop)
 
     def start(self) -> None:
-        """Start all workers that the cluster's specification asks for.
-
-        Raises:
-            ClusterError: if none of them can be submitted or started.
-        """
+        """Start all workers that the cluster's specification asks for."""
         self._cluster.sync(self._fill, at_start=True)
 
     async def _check(self) -> None:

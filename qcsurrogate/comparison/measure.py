@@ -29,14 +29,7 @@ Values = dict[str, float]
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """One record and what is derived from it, each on first use.
-
-    Attributes:
-        record: the converged calculation.
-        method: level of theory of the record.
-        atoms: free atoms of the store.
-        density_basis: auxiliary basis of the record's fit; None where it holds none.
-    """
+    """One record and what is derived from it, each on first use."""
 
     record: ReferenceRecord
     method: Method

@@ -94,13 +94,7 @@ def compare(
 def compare_subjects(
     subjects: Sequence[Subject], store: Store, settings: Settings, *, quiet: bool
 ) -> tuple[Comparison, Showcase]:
-    """The comparison itself, without files: all figures, and what the pictures need beside them.
-
-    Raises:
-        StoreError: if the split is empty.
-        DomainError: if a model stands for another method or for other elements, or fails
-            on every molecule.
-    """
+    """The comparison itself, without files: all figures, and what the pictures need beside them."""
     start = time.perf_counter()
     rng = np.random.default_rng(settings.seed)
     keys = _chosen_keys(store, settings, rng)

@@ -62,10 +62,6 @@ class Session:
     def measure(self, keys: Sequence[str], on_grid: set[str]) -> None:
         """Predict every molecule with every model, and measure all but the SCFs.
 
-        Args:
-            keys: molecules.
-            on_grid: those whose densities are integrated on a grid.
-
         Raises:
             DomainError: if a model fails on every molecule.
         """

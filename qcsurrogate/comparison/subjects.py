@@ -28,13 +28,7 @@ CURVE_FILE_NAME = "metrics.csv"
 
 @dataclass(frozen=True)
 class Curve:
-    """One column of a training log.
-
-    Attributes:
-        name: the column's name.
-        seconds: (n,) training time.
-        values: (n,).
-    """
+    """One column of a training log."""
 
     name: str
     seconds: tuple[float, ...]
@@ -67,12 +61,7 @@ class Subject:
 
 
 def load_subjects(paths: Sequence[str | Path]) -> list[Subject]:
-    """Load model files (or the folders of training runs) and name them.
-
-    Raises:
-        SpecError: if there is no path.
-        ModelFileError: if a file is missing, damaged or hostile.
-    """
+    """Load model files (or the folders of training runs) and name them."""
     if not paths:
         raise SpecError("no model to compare; expected one or more model files or folders of training runs")
     files = [p / MODEL_FILE_NAME if p.is_dir() else p for p in map(Path, paths)]

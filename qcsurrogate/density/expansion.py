@@ -18,11 +18,7 @@ from qcsurrogate.structures import Structure
 
 
 def complete_basis(auxiliary: BasisSet, atoms: FreeAtoms) -> BasisSet:
-    """An auxiliary basis with the free atoms as functions of their own.
-
-    Raises:
-        BasisError: if there is no free atom of an element.
-    """
+    """An auxiliary basis with the free atoms as functions of their own."""
     elements = {}
     for z, element in auxiliary.elements.items():
         if z not in atoms:

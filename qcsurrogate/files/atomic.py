@@ -63,11 +63,7 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def write_durably(path: Path, data: bytes) -> None:
-    """Write ``data`` and wait until the disk has it.
-
-    Raises:
-        StoreError: if the disk is full or the folder cannot be written.
-    """
+    """Write ``data`` and wait until the disk has it."""
     try:
         with open(path, "wb") as file:
             file.write(data)
@@ -78,11 +74,7 @@ def write_durably(path: Path, data: bytes) -> None:
 
 
 def move_into_place(temporary: Path, path: Path) -> None:
-    """Rename a finished file, replacing what was there, and flush the folder.
-
-    Raises:
-        StoreError: if the folder cannot be written.
-    """
+    """Rename a finished file, replacing what was there, and flush the folder."""
     try:
         os.replace(temporary, path)
         flush_folder(path.parent)
@@ -109,11 +101,7 @@ def remove_quietly(path: Path) -> None:
 
 
 def check_writable(folder: Path, n_bytes: int = 2**16) -> None:
-    """See whether a folder takes a file of some size.
-
-    Raises:
-        StoreError: if the disk is full or the folder cannot be written.
-    """
+    """See whether a folder takes a file of some size."""
     trial = temporary_for(folder / "trial")
     try:
         write_durably(trial, bytes(n_bytes))
@@ -122,11 +110,7 @@ def check_writable(folder: Path, n_bytes: int = 2**16) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and its parents.
-
-    Raises:
-        StoreError: if that is impossible, for example because a file is in the way.
-    """
+    """Make a folder and its parents."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -187,11 +171,7 @@ def json_bytes(data: Any) -> bytes:
 
 
 def read_json(path: Path, limit_bytes: int = 64 * 2**20) -> dict[str, Any]:
-    """A JSON object.
-
-    Raises:
-        StoreError: if it is missing, too large, or no JSON object.
-    """
+    """A JSON object."""
     try:
         data = json.loads(read_limited(path, limit_bytes))
     except (ValueError, RecursionError) as error:
@@ -207,15 +187,7 @@ def sealed_json(data: dict[str, Any]) -> bytes:
 
 
 def read_sealed_json(path: Path, *, unsealed: bool = False) -> dict[str, Any]:
-    """A JSON object that was written by :func:`sealed_json`, without its seal.
-
-    Args:
-        path: the file.
-        unsealed: whether a file without a seal is taken as it is.
-
-    Raises:
-        StoreError: if it is missing, too large, no JSON object, or not what was sealed.
-    """
+    """A JSON object that was written by :func:`sealed_json`, without its seal."""
     data = read_json(path)
     seal = data.pop(SEAL, None)
     try:

@@ -80,11 +80,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def parse_yaml(text: str, source: str) -> dict[str, Any]:
-    """YAML text whose top level is a mapping; ``source`` is what messages call it.
-
-    Raises:
-        SpecError: if it is not YAML, or something else.
-    """
+    """YAML text whose top level is a mapping; ``source`` is what messages call it."""
     try:
         data = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
     except (yaml.YAMLError, RecursionError, ValueError) as error:

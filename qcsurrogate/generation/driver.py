@@ -86,12 +86,6 @@ class Driver:
     ) -> None:
         """Compute structures.
 
-        Args:
-            todo: keys, in planned order.
-            alone: those of them that failed before, and get a batch of their own.
-            connection: to the workers.
-            progress: told of every structure.
-
         Raises:
             StoreError: if a worker cannot write.
             SpecError: if a worker can compute nothing, for example for lack of a GPU.
@@ -127,11 +121,7 @@ class Driver:
             client.cancel(list(self._tasks))
 
     def finish(self) -> None:
-        """Move records that wait into full shards, and into a last one if nothing is left to compute.
-
-        Raises:
-            StoreError: if a record is damaged or a shard cannot be written.
-        """
+        """Move records that wait into full shards, and into a last one if nothing is left to compute."""
         finished = "waiting" not in self.folder.states(self.header.plan).values()
         self._pending.intersection_update(self.folder.pending_keys(self.header.plan))
         while keys := self._shard_keys(everything=finished):

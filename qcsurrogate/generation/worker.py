@@ -94,7 +94,6 @@ def compute_batch(orders: Orders, name: str) -> list[Outcome]:
     the batch out has ended (its file is gone), the rest is left alone.
 
     Raises:
-        StoreError: if the store cannot be read or written.
         SpecError: if no structure can be computed here, for example for lack of a GPU.
     """
     folder = StoreFolder(Path(orders.path))
@@ -116,9 +115,6 @@ def gather_records(path: str, name: str, number: int) -> int:
     """Move the pending records of a batch of keys into shard ``number``; returns how many.
 
     A record that is not there any more was moved by a worker that outlived an earlier run.
-
-    Raises:
-        StoreError: if a record is damaged or the shard cannot be written.
     """
     folder = StoreFolder(Path(path))
     file = folder.batches / f"{name}.h5"

@@ -66,11 +66,7 @@ def save_predictions(predictions: Prediction | Sequence[Prediction], path: str |
 
 
 def check_suffix(path: str | Path) -> Path:
-    """The path of a file that :func:`save_predictions` can write.
-
-    Raises:
-        SpecError: if its name ends otherwise.
-    """
+    """The path of a file that :func:`save_predictions` can write."""
     path = Path(path)
     if path.suffix not in SUFFIXES:
         raise SpecError(f"cannot write predictions to '{path}': expected the ending .npz or .h5, got '{path.suffix}'")
@@ -78,11 +74,7 @@ def check_suffix(path: str | Path) -> Path:
 
 
 def summary(predictions: Sequence[Prediction]) -> dict[str, Any]:
-    """Model, method, and scalars and moments of every structure as JSON data, with their units.
-
-    Raises:
-        SpecError: if they are of several models.
-    """
+    """Model, method, and scalars and moments of every structure as JSON data, with their units."""
     source = _one([p.source for p in predictions], "of one model")
     return {
         "versions": installed_versions(_PACKAGES),

@@ -75,11 +75,7 @@ def _one_after_the_other(parts: Sequence[Collected]) -> Collected:
 
 
 def packaged_file(source: PackagedSource) -> Path:
-    """The file of packaged geometries.
-
-    Raises:
-        SpecError: if there are none of that name.
-    """
+    """The file of packaged geometries."""
     folder = Path(str(resources.files("qcsurrogate.resources")))
     path = folder / f"{source.name}.npz"
     if not path.is_file():

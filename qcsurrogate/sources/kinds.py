@@ -273,11 +273,7 @@ SeveralSource.model_rebuild()
 
 
 def source_files(source: Source) -> list[Path]:
-    """The files that a source reads, patterns and folders expanded, in the order they are read.
-
-    Raises:
-        SpecError: if a pattern fits nothing.
-    """
+    """The files that a source reads, patterns and folders expanded, in the order they are read."""
     if isinstance(source, FileSource):
         found = [file for path in expanded(source) for file in (folder_files(path) if path.is_dir() else [path])]
         return found + ([Path(source.leave_out)] if source.leave_out else [])
@@ -288,11 +284,7 @@ def source_files(source: Source) -> list[Path]:
 
 
 def expanded(source: FileSource) -> list[Path]:
-    """The paths of a file source, patterns expanded; a folder stays one.
-
-    Raises:
-        SpecError: if a pattern fits nothing.
-    """
+    """The paths of a file source, patterns expanded; a folder stays one."""
     found: list[Path] = []
     for text in source.paths:
         matches = sorted(glob.glob(text)) if glob.has_magic(text) and not Path(text).exists() else [text]

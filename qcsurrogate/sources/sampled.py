@@ -39,9 +39,6 @@ def sampled(source: Sampler, starts: Collected | None, method: Method) -> Collec
     or for a torsion one without a rotatable bond) is left out and counted. With ``starts``, each molecule has a seed
     of its own, made from the source's seed and the molecule, so that leaving one out
     changes nothing for the others.
-
-    Raises:
-        StructureError, ConvergenceError: from the sampler; names the molecule.
     """
     seed = 0 if isinstance(source, TorsionSource) else source.seed
     report = {}
@@ -74,12 +71,7 @@ def sampled(source: Sampler, starts: Collected | None, method: Method) -> Collec
 
 
 def conformers(source: ConformerSource) -> Collected:
-    """Conformers of every SMILES, each a group.
-
-    Raises:
-        SpecError: if RDKit is missing.
-        StructureError: for a SMILES that cannot be used.
-    """
+    """Conformers of every SMILES, each a group."""
     all_smiles = (source.smiles,) if isinstance(source.smiles, str) else source.smiles
     structures: list[Structure] = []
     groups: list[str] = []

@@ -135,21 +135,7 @@ def write_shards(
     *,
     quiet: bool,
 ) -> list[Path]:
-    """Write large shards of some records, in order; those that are there already, whole, are taken over.
-
-    Args:
-        folder: the store.
-        plan: its plan.
-        spec: its spec.
-        keys: of the records.
-        packed: gives them.
-        versions: what they were computed with, by key.
-        max_bytes: of one shard's values before they are compressed.
-        quiet: whether to keep silent about progress.
-
-    Raises:
-        StoreError: if a record is damaged, or a file cannot be written.
-    """
+    """Write large shards of some records, in order; those that are there already, whole, are taken over."""
     for path in folder.shards.glob(f"*{TEMPORARY_SUFFIX}"):
         remove_quietly(path)
     there = {shard.keys: shard for shard in folder.manifests()}
@@ -223,22 +209,14 @@ def _cut(sizes: NDArray[np.int64], max_bytes: int) -> list[int]:
 
 
 def require_place_for(target: StoreFolder, plan: Plan) -> None:
-    """Whether a folder is no store yet, or one of this plan.
-
-    Raises:
-        StoreError: if it is a store of something else.
-    """
+    """Whether a folder is no store yet, or one of this plan."""
     there = target.read_header().plan if target.is_planned else plan
     if there.keys != plan.keys or not np.array_equal(there.split, plan.split):
         raise StoreError(f"'{target.path}' is a store of another plan; expected a new or empty folder")
 
 
 def copy_failures(sources: Sequence[StoreFolder], target: StoreFolder, keys: Sequence[str]) -> None:
-    """Copy what is known of the failures of some structures, from the first store that knows something.
-
-    Raises:
-        StoreError: if it cannot be written.
-    """
+    """Copy what is known of the failures of some structures, from the first store that knows something."""
     for key in keys:
         for source in sources:
             known = [path for path in (source.error_file(key), source.attempts_file(key)) if path.is_file()]

@@ -122,11 +122,7 @@ def cause_of(error: BaseException) -> Cause:
 
 
 def checked_limits(limits: Mapping[str, int] | None) -> dict[Cause, int]:
-    """Limits of attempts for every cause: the given ones, else :data:`ATTEMPT_LIMITS`.
-
-    Raises:
-        SpecError: for an unknown cause, or a limit below one.
-    """
+    """Limits of attempts for every cause: the given ones, else :data:`ATTEMPT_LIMITS`."""
     checked = dict(ATTEMPT_LIMITS)
     for name, limit in (limits or {}).items():
         checked[checked_cause(name)] = limit
@@ -136,11 +132,7 @@ def checked_limits(limits: Mapping[str, int] | None) -> dict[Cause, int]:
 
 
 def checked_cause(name: str) -> Cause:
-    """A cause by its name.
-
-    Raises:
-        SpecError: if there is none of that name.
-    """
+    """A cause by its name."""
     for cause in CAUSES:
         if name == cause:
             return cause
@@ -154,9 +146,6 @@ def record_failure(
 
     Returns:
         Whether the structure is now put aside.
-
-    Raises:
-        StoreError: if it cannot be written.
     """
     before = next((read_failure(path, "") for path in (errors_file, attempts_file) if path.is_file()), None)
     counts = Counter(before.by_cause if before else {})
@@ -171,11 +160,7 @@ def record_failure(
 
 
 def forgive(attempts_file: Path, errors_file: Path) -> None:
-    """Let a structure that was put aside be tried again; its total of attempts is kept.
-
-    Raises:
-        StoreError: if that cannot be written.
-    """
+    """Let a structure that was put aside be tried again; its total of attempts is kept."""
     _write(attempts_file, replace(read_failure(errors_file, ""), by_cause={}))
     errors_file.unlink(missing_ok=True)
 
@@ -193,11 +178,7 @@ def _write(path: Path, failure: Failure) -> None:
 
 
 def read_failure(path: Path, name: str) -> Failure:
-    """What a file says of a structure's failed attempts; what it leaves open is taken as unexpected.
-
-    Raises:
-        StoreError: if the file is missing or no JSON object.
-    """
+    """What a file says of a structure's failed attempts; what it leaves open is taken as unexpected."""
     data = read_json(path)
     cause = data.get("cause")
     attempts = data.get("attempts")

@@ -131,11 +131,7 @@ class StoreFolder:
         return self.header_file.is_file()
 
     def prepare(self) -> None:
-        """Make the folders.
-
-        Raises:
-            StoreError: if that is impossible, or if something else lies there.
-        """
+        """Make the folders."""
         if self.path.is_dir() and not self.is_planned:
             ours = {p.name for p in (self.lock_file, *self.folders)}
             found = {p.name for p in self.path.iterdir() if not p.name.endswith(TEMPORARY_SUFFIX)} - ours
@@ -151,35 +147,17 @@ class StoreFolder:
     def write_header(
         self, spec: DataSpec, plan: Plan, atoms: FreeAtoms, collected: Mapping[str, int] | None = None
     ) -> None:
-        """Make a planned store of the folder; ``store.json`` comes last.
-
-        Args:
-            spec: the spec.
-            plan: made from it.
-            atoms: free atoms of all elements.
-            collected: how many structures were read or sampled, left out and why.
-
-        Raises:
-            StoreError: if it cannot be written.
-        """
+        """Make a planned store of the folder; ``store.json`` comes last."""
         versions, digest = installed_versions(PACKAGES), source_digest(spec)
         header = Header(spec, plan, atoms, versions, collected or {}, digest)
         write_header(self.path, write_plan_and_spec(self.path, header))
 
     def read_header(self) -> Header:
-        """The fixed part of the store.
-
-        Raises:
-            StoreError: if the folder is no store, or one of its files is damaged.
-        """
+        """The fixed part of the store."""
         return read_header(self.path)
 
     def manifests(self) -> list[ShardManifest]:
-        """The finished shards, in order.
-
-        Raises:
-            StoreError: if a manifest is damaged, or a shard has none.
-        """
+        """The finished shards, in order."""
         while True:
             paths = [self.shards / f"{stem}.h5" for stem in sorted(stems_in(self.shards, ".h5"))]
             try:
@@ -192,9 +170,6 @@ class StoreFolder:
         """Which packages every complete record was computed with, by key.
 
         Records that wait for their shard count with the versions that the store was planned with.
-
-        Raises:
-            StoreError: if a manifest is damaged.
         """
         versions = dict.fromkeys(self.pending_keys(header.plan), sorted_versions(header.versions))
         for shard in self.manifests():
@@ -235,11 +210,7 @@ class StoreFolder:
         return stems_in(self.running)
 
     def write_failure(self, key: str, cause: Cause, message: str, limit: int = 1) -> bool:
-        """Record that a structure failed once more; returns whether it is now put aside.
-
-        Raises:
-            StoreError: if it cannot be written.
-        """
+        """Record that a structure failed once more; returns whether it is now put aside."""
         files = self.attempts_file(key), self.error_file(key)
         return record_failure(*files, cause, message, limit, socket.gethostname())
 

@@ -35,7 +35,6 @@ def resumed(folder: StoreFolder, spec: DataSpec, say: Callable[[str], None]) -> 
     Raises:
         SpecError: if something else has changed, or a structure of the store is missing.
         StructureError, BasisError, ConvergenceError: if the new structures cannot be planned.
-        StoreError: if the store is damaged or cannot be written.
     """
     header = folder.read_header()
     changes = differences(header.spec, spec)

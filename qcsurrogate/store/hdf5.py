@@ -105,9 +105,6 @@ def read_arrays(
         path: the file.
         expected: what each of its datasets must be; there may be no others.
         digest: SHA-256 of the whole file, where known; checked before HDF5 sees a byte.
-
-    Raises:
-        StoreError: if the file is missing, damaged, hostile or holds something else.
     """
     image = read_limited(path, MAXIMUM_FILE_BYTES)
     if digest is not None and sha256(image) != digest:
@@ -144,11 +141,7 @@ class ArrayFile:
 
     @classmethod
     def open(cls, path: Path, expected: Mapping[str, Expected]) -> ArrayFile:
-        """Open a file where it lies; only what rows need is read from it.
-
-        Raises:
-            StoreError: if the file is missing, damaged, hostile or holds something else.
-        """
+        """Open a file where it lies; only what rows need is read from it."""
         try:
             if not path.is_file():  # a pipe or a device would block, or never end
                 raise StoreError(f"cannot find the file '{path}'; expected a regular file")
@@ -164,11 +157,7 @@ class ArrayFile:
         return cls(path, file, expected, n_bytes)
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:
-        """Rows ``start`` to ``stop`` of an array.
-
-        Raises:
-            StoreError: if a chunk of them is damaged, or there are no such rows.
-        """
+        """Rows ``start`` to ``stop`` of an array."""
         dataset = self._datasets[name]
         length = dataset.shape[0]
         stop = length if stop is None else stop

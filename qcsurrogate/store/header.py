@@ -91,11 +91,7 @@ def revision_in(name: str) -> int | None:
 
 
 def write_plan_and_spec(store: Path, header: Header) -> Header:
-    """Write plan and spec of a header's revision, which nothing names yet; returns the header with their digests.
-
-    Raises:
-        StoreError: if they cannot be written.
-    """
+    """Write plan and spec of a header's revision, which nothing names yet; returns the header with their digests."""
     plan_digest = write_plan(plan_file(store, header.revision), header.plan)
     text = dump_yaml(header.spec.model_dump(mode="json")).encode()
     write_atomically(spec_file(store, header.revision), text)
@@ -103,21 +99,13 @@ def write_plan_and_spec(store: Path, header: Header) -> Header:
 
 
 def copy_plan_and_spec(source: Path, target: Path, header: Header) -> None:
-    """Copy plan and spec of a header's revision as they are.
-
-    Raises:
-        StoreError: if they cannot be read or written.
-    """
+    """Copy plan and spec of a header's revision as they are."""
     for name in (plan_file, spec_file):
         write_atomically(name(target, header.revision), read_limited(name(source, header.revision), 2**40))
 
 
 def write_header(store: Path, header: Header) -> None:
-    """Write ``store.json``: from here on the plan and spec that it has digests of are the valid ones.
-
-    Raises:
-        StoreError: if it cannot be written.
-    """
+    """Write ``store.json``: from here on the plan and spec that it has digests of are the valid ones."""
     content: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
         "versions": dict(header.versions),
@@ -136,11 +124,7 @@ def write_header(store: Path, header: Header) -> None:
 
 
 def read_header(store: Path) -> Header:
-    """The fixed part of a store.
-
-    Raises:
-        StoreError: if the folder is no store, or one of its files is damaged.
-    """
+    """The fixed part of a store."""
     header, earlier, spec, atoms = _read_fixed(store)
     try:
         versions = {str(k): str(v) for k, v in header["versions"].items()}
@@ -157,20 +141,12 @@ def read_header(store: Path) -> Header:
 
 
 def read_method(store: Path) -> tuple[DataSpec, FreeAtoms]:
-    """The spec and the free atoms: what a worker needs beside its batch.
-
-    Raises:
-        StoreError: as :func:`read_header`.
-    """
+    """The spec and the free atoms: what a worker needs beside its batch."""
     return _read_fixed(store)[2:]
 
 
 def read_digests(store: Path) -> tuple[str, ...]:
-    """SHA-256 of the plan's file, and before it those of the plans that it continues.
-
-    Raises:
-        StoreError: if ``store.json`` is missing or damaged.
-    """
+    """SHA-256 of the plan's file, and before it those of the plans that it continues."""
     header = read_sealed_json(store / HEADER_NAME, unsealed=True)
     return (*(extent.plan_digest for extent in _earlier(store, header)), str(header.get("plan_sha256")))
 

@@ -63,11 +63,7 @@ class Journal:
 
 
 def write_journal(path: Path, journal: Journal) -> None:
-    """Replace the journal.
-
-    Raises:
-        StoreError: if it cannot be written.
-    """
+    """Replace the journal."""
     write_atomically(path, json_bytes(asdict(journal)))
 
 

@@ -34,11 +34,6 @@ _MOST_ROWS = 4
 def check_root_group(read: Reader, root: int, n_bytes: int) -> None:
     """Refuse a root group whose links HDF5 would stumble over.
 
-    Args:
-        read: gives bytes of the file.
-        root: address of its object header.
-        n_bytes: size of the file.
-
     Raises:
         ValueError: saying what is wrong.
     """

@@ -44,17 +44,7 @@ def sorted_versions(versions: Mapping[str, str]) -> Versions:
 
 
 def write_manifest(path: Path, keys: Sequence[str], digest: str, versions: Mapping[str, Versions] | Versions) -> None:
-    """Write the manifest of a shard; one without its shard counts as nothing, so it comes first.
-
-    Args:
-        path: the shard.
-        keys: of its records, in order.
-        digest: SHA-256 of the shard.
-        versions: what all records were computed with, or each of them by its key.
-
-    Raises:
-        StoreError: if it cannot be written.
-    """
+    """Write the manifest of a shard; one without its shard counts as nothing, so it comes first."""
     of = versions if isinstance(versions, Mapping) else dict.fromkeys(keys, versions)
     kinds = list(dict.fromkeys(of[key] for key in keys))
     content: dict[str, object] = {"keys": list(keys), "sha256": digest, "versions": [dict(kind) for kind in kinds]}
@@ -65,11 +55,7 @@ def write_manifest(path: Path, keys: Sequence[str], digest: str, versions: Mappi
 
 
 def read_manifest(path: Path) -> ShardManifest:
-    """What the manifest of a shard says.
-
-    Raises:
-        StoreError: if it is missing or damaged.
-    """
+    """What the manifest of a shard says."""
     try:
         data = read_sealed_json(path.with_suffix(".json"))
     except StoreError as error:

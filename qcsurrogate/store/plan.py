@@ -269,11 +269,7 @@ def _n_functions(basis: BasisSet, structures: PlannedStructures) -> NDArray[np.i
 
 
 def write_plan(path: Path, plan: Plan) -> str:
-    """Write a plan; returns the file's SHA-256.
-
-    Raises:
-        StoreError: if it cannot be written.
-    """
+    """Write a plan; returns the file's SHA-256."""
     structures = plan.structures
     values: dict[str, Any] = {
         "keys": np.array([key.encode() for key in plan.keys], KEY_TYPE),
@@ -301,11 +297,7 @@ def _shortened(name: str) -> bytes:
 
 
 def read_plan(path: Path, digest: str | None = None) -> Plan:
-    """Read a plan.
-
-    Raises:
-        StoreError: if the file is missing or damaged.
-    """
+    """Read a plan."""
     expected = {
         name: Expected(dtype, tuple(d if isinstance(d, int) else None for d in shape), units)
         for name, (dtype, shape, units, _) in _ARRAYS.items()

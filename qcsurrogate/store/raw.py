@@ -31,11 +31,7 @@ class RawArrays:
     """The arrays of such a file, with the ways of :class:`qcsurrogate.store.hdf5.ArrayFile`."""
 
     def __init__(self, path: Path, expected: Mapping[str, Expected]) -> None:
-        """Read the file.
-
-        Raises:
-            StoreError: as :func:`read_raw`.
-        """
+        """Read the file."""
         self._arrays = read_raw(path, expected)
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> NDArray[np.generic]:
@@ -47,11 +43,7 @@ class RawArrays:
 
 
 def write_raw(path: Path, arrays: Mapping[str, StoredArray]) -> str:
-    """Write arrays, verify the file, move it into place; returns the digest of its contents.
-
-    Raises:
-        StoreError: if it cannot be written, or does not read back equal.
-    """
+    """Write arrays, verify the file, move it into place; returns the digest of its contents."""
     payload = b"".join(np.ascontiguousarray(array.values).tobytes() for array in arrays.values())
     digest = hashlib.sha256(payload)
     image = _MARK + digest.digest() + payload
@@ -68,11 +60,7 @@ def write_raw(path: Path, arrays: Mapping[str, StoredArray]) -> str:
 
 
 def read_raw(path: Path, expected: Mapping[str, Expected]) -> dict[str, NDArray[np.generic]]:
-    """Read arrays whose dtypes and shapes are known.
-
-    Raises:
-        StoreError: if the file is missing, damaged or holds something else.
-    """
+    """Read arrays whose dtypes and shapes are known."""
     shapes = {name: tuple(n or 0 for n in array.shape) for name, array in expected.items()}
     sizes = {name: math.prod(shapes[name]) * array.dtype.itemsize for name, array in expected.items()}
     start = len(_MARK) + _DIGEST_BYTES

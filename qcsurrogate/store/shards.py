@@ -130,18 +130,11 @@ def _lower(n: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 def write_records(path: Path, records: Sequence[tuple[str, ReferenceRecord]], plan: Plan, spec: DataSpec) -> str:
     """Write records to one file, verify it, move it into place: HDF5, or raw if its name ends so.
 
-    Args:
-        path: the file.
-        records: (key, record) pairs.
-        plan: the plan of the store.
-        spec: its spec.
-
     Returns:
         The SHA-256 of the file.
 
     Raises:
         RecordError: if a record is not converged, not finite, or does not fit its plan.
-        StoreError: if the file cannot be written.
     """
     fields = stored_fields(spec)
     for key, record in records:
@@ -151,11 +144,7 @@ def write_records(path: Path, records: Sequence[tuple[str, ReferenceRecord]], pl
 
 
 def write_packed(path: Path, file: RecordFile) -> str:
-    """Write records that are packed already; returns the SHA-256 of the file.
-
-    Raises:
-        StoreError: if the file cannot be written.
-    """
+    """Write records that are packed already; returns the SHA-256 of the file."""
     meaning = {name: (e.units, array_description(name, file.fields)) for name, e in expected_arrays(file).items()}
     write = write_raw if path.suffix == RAW_SUFFIX else write_arrays
     return write(path, {name: StoredArray(file.arrays[name], *meaning[name]) for name in meaning})
@@ -170,11 +159,7 @@ def merge(files: Sequence[RecordFile]) -> RecordFile:
 
 
 def read_records(path: Path, keys: Sequence[str], plan: Plan, spec: DataSpec, digest: str | None = None) -> RecordFile:
-    """Read a file of which is known whose records it holds.
-
-    Raises:
-        StoreError: if the file is missing, damaged, hostile, or holds something else.
-    """
+    """Read a file of which is known whose records it holds."""
     unknown = [key for key in keys if key not in plan.index]
     if unknown or not keys or len(set(keys)) != len(keys):
         raise damaged(path, f"it is said to hold the records {unknown[:3] or list(keys)[:3]}, which are not planned")
@@ -190,11 +175,7 @@ def read_records(path: Path, keys: Sequence[str], plan: Plan, spec: DataSpec, di
 
 
 def check_contents(path: Path, arrays: dict[str, NDArray[Any]], file: RecordFile) -> None:
-    """What can be held against the plan, and against sense, before a record is used.
-
-    Raises:
-        StoreError: if the arrays are not those of the planned structures, not converged or not finite.
-    """
+    """What can be held against the plan, and against sense, before a record is used."""
     planned = file.plan.part(file.keys).structures
     for name in ("atomic_numbers", "positions", "charge", "spin"):
         if not np.array_equal(arrays[name], getattr(planned, name)):

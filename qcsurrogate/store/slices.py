@@ -33,11 +33,7 @@ class RecordSlices:
     """
 
     def __init__(self, path: Path, keys: tuple[str, ...], plan: Plan, spec: DataSpec) -> None:
-        """Open a file.
-
-        Raises:
-            StoreError: if it is missing, damaged, hostile, or holds something else.
-        """
+        """Open a file."""
         empty = RecordFile(plan, stored_fields(spec), keys, {})
         self.path, self.plan, self.fields, self.keys = path, plan, empty.fields, keys
         expected = expected_arrays(empty)
@@ -47,19 +43,11 @@ class RecordSlices:
         self._row = {key: row for row, key in enumerate(keys)}
 
     def record(self, key: str) -> ReferenceRecord:
-        """One record.
-
-        Raises:
-            StoreError: if it is damaged, or is not that of the planned structure.
-        """
+        """One record."""
         return self.part(key).record(key)
 
     def part(self, key: str) -> RecordFile:
-        """One record as it is packed.
-
-        Raises:
-            StoreError: as :meth:`record`.
-        """
+        """One record as it is packed."""
         row = self._row[key]
         for name, value in self._frame.items():
             stop = row + (2 if name.endswith("_offsets") else 1)
@@ -77,11 +65,7 @@ class RecordSlices:
         return found
 
     def scalars(self, name: str) -> NDArray[Any]:
-        """(n_records, ...) one quantity that every record has once, of all records.
-
-        Raises:
-            StoreError: if it is damaged.
-        """
+        """(n_records, ...) one quantity that every record has once, of all records."""
         return self._file.read(name)
 
     def close(self) -> None:

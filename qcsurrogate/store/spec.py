@@ -245,11 +245,7 @@ def name_of(path: Path) -> str:
 
 
 def parse_spec(text: str, source: str) -> DataSpec:
-    """A spec from YAML text; ``source`` is what messages call it.
-
-    Raises:
-        SpecError: as :func:`load_spec`.
-    """
+    """A spec from YAML text; ``source`` is what messages call it."""
     return _validated(parse_yaml(text, source), source)
 
 

@@ -25,11 +25,6 @@ def assign_splits(
 ) -> NDArray[np.int64]:
     """The part of every structure.
 
-    Args:
-        split: how to divide.
-        structures: what to divide.
-        groups: a label per structure, where the source has its own.
-
     Returns:
         (n,) codes TRAIN, VALIDATION, TEST, or LEFT_OUT for what exceeds given counts.
 
@@ -61,9 +56,6 @@ def grown_splits(
     has counts, by giving each part what it lacks in the order of the hashes.
 
     Args:
-        split: how to divide.
-        structures: what to divide.
-        groups: a label per structure, where the source has its own.
         before: (n,) TRAIN, VALIDATION, TEST, or UNDECIDED.
 
     Returns:

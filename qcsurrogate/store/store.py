@@ -39,14 +39,7 @@ _OPEN_FILES = 8
 
 @dataclass(frozen=True, eq=False)
 class _Place:
-    """The file of a record: a shard, or a single record that waits for its shard.
-
-    Attributes:
-        path: the file.
-        keys: of its records, in order.
-        digest: its SHA-256, None of a single record, which carries its own.
-        n_bytes: that its records take in memory, as they are packed.
-    """
+    """The file of a record: a shard, or a single record that waits for its shard."""
 
     path: Path
     keys: tuple[str, ...]
@@ -214,11 +207,7 @@ class Store:
         return (file.record(key) for key, file in self._files_of(keys, memory_bytes))
 
     def packed_many(self, keys: Sequence[str], memory_bytes: int = WHOLE_FILES_BYTES) -> Iterator[RecordFile]:
-        """The same, one record at a time as it is packed, for those who copy it.
-
-        Raises:
-            StoreError: as :meth:`read_many`.
-        """
+        """The same, one record at a time as it is packed, for those who copy it."""
         return (file.part(key) for key, file in self._files_of(keys, memory_bytes))
 
     def _files_of(self, keys: Sequence[str], memory_bytes: int) -> Iterator[tuple[str, RecordFile]]:
@@ -342,10 +331,6 @@ class Store:
 
 
 def check_digest(path: Path, digest: str) -> None:
-    """Compare a file of any size with the digest that its manifest has.
-
-    Raises:
-        StoreError: if it is missing or has another.
-    """
+    """Compare a file of any size with the digest that its manifest has."""
     if file_digest(path) != digest:
         raise damaged(path, "its SHA-256 is not the one in its manifest: it was truncated or altered")

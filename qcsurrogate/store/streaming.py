@@ -133,11 +133,7 @@ class ArrayWriter:
         self._hashes = {name: hashlib.sha256() for name in declared}
 
     def append(self, name: str, rows: NDArray[Any]) -> None:
-        """Add rows to an array; whole chunks go to the file, the rest waits.
-
-        Raises:
-            StoreError: if the array would become longer than declared.
-        """
+        """Add rows to an array; whole chunks go to the file, the rest waits."""
         declared = self._declared[name]
         rows = np.ascontiguousarray(rows, declared.dtype)
         if self._written[name] + self._n_waiting[name] + len(rows) > declared.shape[0]:
@@ -166,11 +162,7 @@ class ArrayWriter:
             self._flush(name, self._n_waiting[name])
 
     def finish(self) -> None:
-        """Write what waits, close the file, and compare what the disk has with what came.
-
-        Raises:
-            StoreError: if an array is not full, or the file does not read back as written.
-        """
+        """Write what waits, close the file, and compare what the disk has with what came."""
         for name, declared in self._declared.items():
             self.complete(name)
             if self._written[name] != declared.shape[0]:
@@ -201,10 +193,6 @@ def writing_arrays(path: Path, declared: Mapping[str, Declared]) -> Iterator[Arr
     """Write a file of arrays; it appears under its name complete and verified, or not at all.
 
     The same rows in the same order give the same bytes.
-
-    Raises:
-        StoreError: if the disk is full, the folder cannot be written, an array is not
-            filled, or the file does not read back as written.
     """
     temporary = temporary_for(path)
     writer: ArrayWriter | None = None
@@ -227,11 +215,7 @@ def writing_arrays(path: Path, declared: Mapping[str, Declared]) -> Iterator[Arr
 
 
 def write_arrays(path: Path, arrays: Mapping[str, StoredArray]) -> str:
-    """Write arrays that are there as one file; returns its SHA-256.
-
-    Raises:
-        StoreError: as :func:`writing_arrays`.
-    """
+    """Write arrays that are there as one file; returns its SHA-256."""
     declared = {n: Declared(a.values.dtype, a.values.shape, a.units, a.description) for n, a in arrays.items()}
     with writing_arrays(path, declared) as writer:
         for name, array in arrays.items():
@@ -240,11 +224,7 @@ def write_arrays(path: Path, arrays: Mapping[str, StoredArray]) -> str:
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file of any size.
-
-    Raises:
-        StoreError: if it cannot be read.
-    """
+    """SHA-256 of a file of any size."""
     digest = hashlib.sha256()
     try:
         if not path.is_file():

@@ -60,9 +60,6 @@ def write_shard(
 
     Returns:
         The shard's path, None if it was not wanted any more.
-
-    Raises:
-        StoreError: if a record is damaged or the shard cannot be written.
     """
     keys = tuple(keys)
     path = folder.shard_file(next_shard_number(folder) if number is None else number)
@@ -108,9 +105,6 @@ def clean(folder: StoreFolder) -> Leftovers:
     Unfinished files go, batches and marks of an earlier run go, and records that lie
     in a later shard too.  Workers that outlived that run see their batch gone,
     and stop.
-
-    Raises:
-        StoreError: if a shard is damaged, or something cannot be removed.
     """
     for place in (folder.path, *folder.folders):
         for name in names_in(place):
@@ -133,11 +127,7 @@ def clean(folder: StoreFolder) -> Leftovers:
 
 
 def drop_doubles(folder: StoreFolder) -> None:
-    """Remove single records that are in a shard, and shards all of whose records are in later ones.
-
-    Raises:
-        StoreError: if such a later shard is damaged.
-    """
+    """Remove single records that are in a shard, and shards all of whose records are in later ones."""
     kept: dict[str, ShardManifest] = {}
     old: list[ShardManifest] = []
     for shard in reversed(folder.manifests()):

@@ -36,13 +36,7 @@ _INTERRUPTED = "; an interrupted `consolidate` leaves that: run it again"
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong.
-
-    Attributes:
-        where: the file or the structure.
-        check: which check found it.
-        message: what was expected and what was found.
-    """
+    """One thing that is wrong."""
 
     where: str
     check: str
@@ -51,14 +45,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Recomputed:
-    """A record that was computed again from nothing.
-
-    Attributes:
-        key: its content key.
-        name: name of the structure.
-        differences: stored against recomputed.
-        wall_time: seconds that it took.
-    """
+    """A record that was computed again from nothing."""
 
     key: str
     name: str

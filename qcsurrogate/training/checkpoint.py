@@ -89,11 +89,7 @@ def write_checkpoint(
 
 
 def read_progress(path: Path) -> Progress:
-    """The part of a checkpoint that is no tensor.
-
-    Raises:
-        TrainingError: if the file is damaged or of another version.
-    """
+    """The part of a checkpoint that is no tensor."""
     return _read(path)[0]
 
 

@@ -33,11 +33,6 @@ def make_optimisers(
 ) -> list[torch.optim.Optimizer]:
     """SOAP for ``matrices`` if the configuration says so, AdamW for all other parameters.
 
-    Args:
-        parameters: all parameters of the network.
-        matrices: those that SOAP may take, with their names.
-        config: optimiser and learning rate.
-
     Raises:
         TrainingError: if there is nothing to train, or a matrix has fewer than two dimensions.
     """

@@ -83,11 +83,7 @@ class Beginning:
                 raise TrainingError(f"training cannot start: {error}") from error
 
     def require_settings(self, settings: Mapping[str, Any]) -> None:
-        """Refuse other settings of the network.
-
-        Raises:
-            TrainingError: naming the first.
-        """
+        """Refuse other settings of the network."""
         if changes := changed_keys(self.settings, settings, "model."):
             raise TrainingError(
                 f"'{self.path}' has other settings of the network ({changes[0]}); expected its own: leave them out, or "
@@ -96,11 +92,6 @@ class Beginning:
 
     def require_store(self, store: Path, method: Method, elements: set[int]) -> None:
         """Refuse a store that the network cannot learn from.
-
-        Args:
-            store: its folder.
-            method: of the store.
-            elements: atomic numbers of what trains and validates.
 
         Raises:
             TrainingError: for elements, a basis or a baseline other than the model's.
@@ -127,10 +118,6 @@ class Beginning:
 
     def adopt(self, fresh: SurrogateModel, store: Path) -> list[str]:
         """Make the model ready for a store: its own statistics are kept, those that it lacks are taken.
-
-        Args:
-            fresh: an untrained model with the statistics of the store.
-            store: its folder.
 
         Returns:
             What is to be told about it.

@@ -19,15 +19,7 @@ _BAR_OF_UNKNOWN_WIDTH = 10  # what tqdm draws where it does not know the termina
 
 
 class Reporter:
-    """Progress on standard error: a bar on a terminal, lines elsewhere, nothing if quiet.
-
-    Args:
-        name: of the run, as it stands in front of every line.
-        steps: of the whole run.
-        start: steps already taken.
-        quiet: whether to say nothing.
-        tensorboard: a folder for TensorBoard files, or None.
-    """
+    """Progress on standard error: a bar on a terminal, lines elsewhere, nothing if quiet."""
 
     def __init__(self, name: str, steps: int, start: int, *, quiet: bool, tensorboard: Path | None) -> None:
         self._name, self._steps, self._start = name, steps, start

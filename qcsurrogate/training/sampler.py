@@ -12,11 +12,6 @@ class EpochSampler:
     Every epoch holds every molecule once.  A batch may reach over the end of an epoch,
     so that all batches are full.  Since a batch depends on its step alone, a run resumes
     at its exact place without any state.
-
-    Args:
-        n_samples: number of molecules.
-        batch_size: molecules per batch.
-        seed: of the permutations.
     """
 
     def __init__(self, n_samples: int, batch_size: int, seed: int) -> None:

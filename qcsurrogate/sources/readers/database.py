@@ -30,9 +30,6 @@ def read_ase_database(path: Path, charge: int, spin: int) -> Geometries:
     of a row and the database's metadata (but its prose) say; the key-value pairs may hold ``name`` and
     ``group``. The file is opened read-only, and nothing in it is run: tables that are no plain
     ones are refused.
-
-    Raises:
-        StructureError: if it is no such file, or a row is malformed or periodic.
     """
     found = GeometryList(str(path), charge, spin)
     for unfinished in (path.with_name(f"{path.name}-{kind}") for kind in ("journal", "wal")):

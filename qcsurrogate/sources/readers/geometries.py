@@ -113,12 +113,7 @@ def joined(parts: Sequence[Geometries]) -> Geometries:
 
 
 class GeometryList:
-    """Geometries as a reader finds them, one after the other.
-
-    Args:
-        source: the file, as messages call it.
-        charge, spin: of geometries that say nothing about them.
-    """
+    """Geometries as a reader finds them, one after the other."""
 
     def __init__(self, source: str, charge: int, spin: int) -> None:
         self.source, self.charge, self.spin = source, charge, spin
@@ -140,11 +135,7 @@ class GeometryList:
         name: str = "",
         group: str | None = None,
     ) -> None:
-        """Append one; ``positions_angstrom`` is flat: x, y, z of the first atom, and so on.
-
-        Raises:
-            StructureError: if there are too many.
-        """
+        """Append one; ``positions_angstrom`` is flat: x, y, z of the first atom, and so on."""
         if len(self) >= MAXIMUM_STRUCTURES:
             raise StructureError(f"'{self.source}' holds more than {MAXIMUM_STRUCTURES} structures; split it")
         self._counts.append(len(atomic_numbers))
@@ -177,11 +168,7 @@ class GeometryList:
         self.unreadable += 1
 
     def finished(self) -> Geometries:
-        """All of them.
-
-        Raises:
-            StructureError: if there is none.
-        """
+        """All of them."""
         if not len(self):
             raise StructureError(f"cannot read '{self.source}': it holds no structure")
         grouped = all(label is not None for label in self._groups)

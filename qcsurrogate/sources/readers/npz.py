@@ -50,9 +50,6 @@ def read_npz(path: Path, charge: int, spin: int) -> Geometries:
     ``units``: one for the file, for each structure (n, ...), or for each atom (n_all, ...);
     free text is looked at where there is one for each structure.
     Others are not looked at. It is opened without pickle.
-
-    Raises:
-        StructureError: if it is malformed, or declares more than it holds.
     """
     arrays = _read_arrays(path)
     missing = sorted(set(_REQUIRED) - arrays.keys())

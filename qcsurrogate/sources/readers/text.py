@@ -51,11 +51,7 @@ _QM9_COLUMNS: Final = _Columns(0, 1, _qm9_float)
 
 
 class NumberedLines:
-    """The lines of a text, with the number of the one read last.
-
-    Raises:
-        StructureError: on a line that is too long, or bytes that are no text.
-    """
+    """The lines of a text, with the number of the one read last."""
 
     def __init__(self, file: IO[str], source: str) -> None:
         self.number = 0
@@ -79,11 +75,7 @@ class NumberedLines:
 
 
 def read_xyz(file: IO[str], found: GeometryList, source: str) -> None:
-    """Add every structure of an xyz file, plain, extended, or as QM9 writes it.
-
-    Raises:
-        StructureError: if it is malformed or periodic.
-    """
+    """Add every structure of an xyz file, plain, extended, or as QM9 writes it."""
     lines = NumberedLines(file, source)
     while (line := lines.next()) is not None:
         if not line.strip():
@@ -185,9 +177,6 @@ def read_sdf(file: IO[str], found: GeometryList, source: str) -> None:
 
     Charges and radicals are read from ``M  CHG`` and ``M  RAD`` lines, or from the atom
     block, and have to agree with what the title, the comment and the data items say.
-
-    Raises:
-        StructureError: if it is malformed, V3000, or a drawing.
     """
     lines = NumberedLines(file, source)
     while (name := lines.next()) is not None:

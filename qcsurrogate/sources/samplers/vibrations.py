@@ -75,12 +75,6 @@ def sample_thermal(
 def sample_displacements(equilibrium: Structure, sigma_angstrom: float, count: int, seed: int) -> list[Structure]:
     """Geometries with every coordinate moved by an independent normal deviate.
 
-    Args:
-        equilibrium: where to start.
-        sigma_angstrom: standard deviation of each coordinate.
-        count: how many.
-        seed: the same seed gives the same geometries.
-
     Raises:
         StructureError: if sigma is not a number from 0, or so large that atoms keep
             falling on top of each other.

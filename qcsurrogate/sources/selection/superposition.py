@@ -55,9 +55,6 @@ def superposition_rmsd(first: Structure, second: Structure) -> float:
     are made from pairs of atoms that could lie on a fixed pair of the other structure;
     from each, assignment (H. W. Kuhn, Nav. Res. Logist. Q. 2, 83 (1955)) and rotation
     (W. Kabsch, Acta Crystallogr. A 32, 922 (1976)) improve each other.
-
-    Raises:
-        StructureError: if the elements differ.
     """
     one, other = Centred.of(first), Centred.of(second)
     if one.atomic_numbers.tolist() != other.atomic_numbers.tolist():

@@ -15,12 +15,7 @@ from qcsurrogate.store.store import Store
 
 
 def exported_keys(store: Store, split: SplitName | None) -> list[str]:
-    """Keys of the records to export, in planned order.
-
-    Raises:
-        StoreError: for a part that does not exist.
-        OutputError: if there is none.
-    """
+    """Keys of the records to export, in planned order."""
     keys = store.keys(split)
     if not keys:
         where = "" if split is None else f" in the split '{split}' (of {', '.join(SPLIT_NAMES)})"
@@ -30,11 +25,7 @@ def exported_keys(store: Store, split: SplitName | None) -> list[str]:
 
 @contextlib.contextmanager
 def in_place_of(path: Path) -> Iterator[Path]:
-    """A temporary file beside ``path`` that takes its place when it is complete.
-
-    Raises:
-        OutputError: if it cannot be written.
-    """
+    """A temporary file beside ``path`` that takes its place when it is complete."""
     temporary = temporary_for(path)
     try:
         try:
@@ -56,11 +47,7 @@ def in_place_of(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def text_in_place_of(path: Path) -> Iterator[IO[str]]:
-    """An open text file that takes the place of ``path`` when it is complete.
-
-    Raises:
-        OutputError: if it cannot be written.
-    """
+    """An open text file that takes the place of ``path`` when it is complete."""
     with in_place_of(path) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as file:
         yield file
 

@@ -81,14 +81,7 @@ def _line(data: dict[str, Any]) -> str:
 
 
 def atomic_result(store: Store, key: str, record: ReferenceRecord, basis: BasisSet) -> dict[str, Any]:
-    """One record as QCSchema's ``AtomicResult``.
-
-    Args:
-        store: where it lies.
-        key: its content key.
-        record: the record.
-        basis: the store's orbital basis.
-    """
+    """One record as QCSchema's ``AtomicResult``."""
     structure, method = record.structure, store.spec.method
     order = basis.internal_order(structure.atomic_numbers)
     provenance = {

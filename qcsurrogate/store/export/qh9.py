@@ -77,11 +77,7 @@ def export_qh9(store: Store, path: str | Path, split: SplitName | None = None, *
 
 
 def row(number: int, record: ReferenceRecord) -> tuple[int, int, bytes, bytes, bytes]:
-    """One record as QH9's table has it: id, N, Z, pos, Ham.
-
-    Raises:
-        SpecError: if each spin has a Fock matrix of its own.
-    """
+    """One record as QH9's table has it: id, N, Z, pos, Ham."""
     structure = record.structure
     if record.unrestricted:
         raise SpecError(f"QH9 holds one Fock matrix per molecule; {structure.label} is unrestricted: use qcschema")
