@@ -16,7 +16,7 @@ import os
 import secrets
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,24 +53,28 @@ def write_atomically(path: Path, data: bytes) -> None:
         StoreError: if the disk is full or the folder cannot be written; whatever was
             at ``path`` before is then untouched.
     """
+    with in_place_of(path) as temporary:
+        temporary.write_bytes(data)
+
+
+@contextlib.contextmanager
+def in_place_of(path: Path, trouble: Callable[[Path, OSError], Exception] | None = None) -> Iterator[Path]:
+    """A name for a new file, which is flushed and takes the place of ``path`` at the end, or goes if something fails.
+
+    Trouble with the disk is raised as :func:`cannot_write` says it, or ``trouble``.
+    """
     temporary = temporary_for(path)
     try:
-        write_durably(temporary, data)
-        move_into_place(temporary, path)
-    except BaseException:
-        remove_quietly(temporary)
-        raise
-
-
-def write_durably(path: Path, data: bytes) -> None:
-    """Write ``data`` and wait until the disk has it."""
-    try:
-        with open(path, "wb") as file:
-            file.write(data)
-            file.flush()
+        yield temporary
+        with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
+        os.replace(temporary, path)
+        flush_folder(path.parent)
     except OSError as error:
-        raise cannot_write(path, error) from error
+        raise (trouble or cannot_write)(path, error) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def move_into_place(temporary: Path, path: Path) -> None:
@@ -103,10 +107,8 @@ def remove_quietly(path: Path) -> None:
 def check_writable(folder: Path, n_bytes: int = 2**16) -> None:
     """See whether a folder takes a file of some size."""
     trial = temporary_for(folder / "trial")
-    try:
-        write_durably(trial, bytes(n_bytes))
-    finally:
-        remove_quietly(trial)
+    write_atomically(trial, bytes(n_bytes))
+    remove_quietly(trial)
 
 
 def make_folder(path: Path) -> None:

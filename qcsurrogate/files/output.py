@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from qcsurrogate.errors import OutputError, StoreError
-from qcsurrogate.files.atomic import write_atomically
+from qcsurrogate.errors import OutputError
+from qcsurrogate.files.atomic import in_place_of
 
 
 def write_output(path: str | Path, content: bytes, what: str) -> None:
@@ -14,12 +14,12 @@ def write_output(path: str | Path, content: bytes, what: str) -> None:
     Raises:
         OutputError: if the folder is missing or not writable, or the disk is full.
     """
-    path = Path(path)
-    try:
-        write_atomically(path, content)
-    except StoreError as error:
-        reason = error.__cause__.strerror if isinstance(error.__cause__, OSError) else error
-        raise OutputError(
-            f"cannot write {what} '{path}' ({reason}); expected an existing, writable folder with "
+
+    def trouble(path: Path, error: OSError) -> OutputError:
+        return OutputError(
+            f"cannot write {what} '{path}' ({error.strerror or error}); expected an existing, writable folder with "
             f"{len(content) / 2**20:.1f} MiB of free space"
-        ) from error
+        )
+
+    with in_place_of(Path(path), trouble) as temporary:
+        temporary.write_bytes(content)

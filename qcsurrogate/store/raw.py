@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcsurrogate.errors import StoreError
-from qcsurrogate.files.atomic import move_into_place, read_limited, remove_quietly, temporary_for, write_durably
+from qcsurrogate.files.atomic import in_place_of, read_limited
 from qcsurrogate.store.hdf5 import Expected, damaged
 from qcsurrogate.store.streaming import StoredArray
 
@@ -47,15 +47,10 @@ def write_raw(path: Path, arrays: Mapping[str, StoredArray]) -> str:
     payload = b"".join(np.ascontiguousarray(array.values).tobytes() for array in arrays.values())
     digest = hashlib.sha256(payload)
     image = _MARK + digest.digest() + payload
-    temporary = temporary_for(path)
-    try:
-        write_durably(temporary, image)
+    with in_place_of(path) as temporary:
+        temporary.write_bytes(image)
         if read_limited(temporary, len(image)) != image:
             raise StoreError(f"'{temporary}' does not read back as written; check the disk, start again")
-        move_into_place(temporary, path)
-    except BaseException:
-        remove_quietly(temporary)
-        raise
     return digest.hexdigest()
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcsurrogate.errors import StoreError
-from qcsurrogate.files.atomic import cannot_write, move_into_place, remove_quietly, temporary_for
+from qcsurrogate.files.atomic import in_place_of
 from qcsurrogate.store.hdf5 import ArrayFile, Expected, create_dataset, create_file, rows_in_chunk
 
 _PIECE_BYTES = 2**20
@@ -194,24 +193,9 @@ def writing_arrays(path: Path, declared: Mapping[str, Declared]) -> Iterator[Arr
 
     The same rows in the same order give the same bytes.
     """
-    temporary = temporary_for(path)
-    writer: ArrayWriter | None = None
-    try:
-        try:
-            writer = ArrayWriter(temporary, declared)
-            yield writer
-            writer.finish()
-            with open(temporary, "rb+") as file:
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise cannot_write(path, error) from error
-        finally:
-            if writer is not None:
-                writer.close()
-        move_into_place(temporary, path)
-    except BaseException:
-        remove_quietly(temporary)
-        raise
+    with in_place_of(path) as temporary, contextlib.closing(ArrayWriter(temporary, declared)) as writer:
+        yield writer
+        writer.finish()
 
 
 def write_arrays(path: Path, arrays: Mapping[str, StoredArray]) -> str:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
 from qcsurrogate.errors import OutputError
-from qcsurrogate.files.atomic import flush_folder, temporary_for
+from qcsurrogate.files import atomic
 from qcsurrogate.store.spec import SPLIT_NAMES, SplitName
 from qcsurrogate.store.store import Store
 
@@ -26,23 +25,16 @@ def exported_keys(store: Store, split: SplitName | None) -> list[str]:
 @contextlib.contextmanager
 def in_place_of(path: Path) -> Iterator[Path]:
     """A temporary file beside ``path`` that takes its place when it is complete."""
-    temporary = temporary_for(path)
     try:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            yield temporary
-            with open(temporary, "rb+") as file:
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-            flush_folder(path.parent)
-        except OSError as error:
-            raise OutputError(
-                f"cannot write '{path}': {error.strerror or error}; free some space or choose another place"
-            ) from error
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    with atomic.in_place_of(path, _cannot_write) as temporary:
+        yield temporary
+
+
+def _cannot_write(path: Path, error: OSError) -> OutputError:
+    return OutputError(f"cannot write '{path}': {error.strerror or error}; free some space or choose another place")
 
 
 @contextlib.contextmanager
