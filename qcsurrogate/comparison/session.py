@@ -11,7 +11,6 @@ from qcsurrogate.comparison.collect import Collection, name_of
 from qcsurrogate.comparison.figures import SHARED, Figure
 from qcsurrogate.comparison.judge import Judge, finite
 from qcsurrogate.comparison.measure import Reference, energy_values, scf_values
-from qcsurrogate.comparison.progress import progress
 from qcsurrogate.comparison.schema import ScfComparison, ScfCounts
 from qcsurrogate.comparison.subjects import Subject
 from qcsurrogate.errors import DomainError, QCSurrogateError, SpecError
@@ -19,6 +18,7 @@ from qcsurrogate.prediction.results import Prediction
 from qcsurrogate.reference.evaluation import ScfRun, run_scf
 from qcsurrogate.reference.record import ReferenceRecord
 from qcsurrogate.registry import find_quantity
+from qcsurrogate.store.progress import counted
 from qcsurrogate.store.store import Store
 from qcsurrogate.structures import Structure
 
@@ -65,9 +65,7 @@ class Session:
         Raises:
             DomainError: if a model fails on every molecule.
         """
-        for key, reference, predictions in progress(
-            self._predicted(keys), len(keys), "Comparing", "molecules", quiet=self._quiet
-        ):
+        for key, reference, predictions in counted(self._predicted(keys), len(keys), "comparing", self._quiet):
             self._collection.add_reference(key, reference)
             for label, prediction in predictions.items():
                 if not prediction.domain.inside:
@@ -110,8 +108,7 @@ class Session:
         if not self._starters or not keys:
             return
         self._warm_up(keys[0])
-        numbered = list(enumerate(keys))
-        for i, key in progress(numbered, len(keys), "Running SCFs", "molecules", quiet=self._quiet):
+        for i, key in counted(enumerate(keys), len(keys), "running SCFs", self._quiet):
             reference = self.reference(key)
             try:
                 # who goes first alternates, so that neither starting point profits from a warm machine

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from time import perf_counter
+from typing import TypeVar
 
 from tqdm import tqdm
 
 LINE_EVERY_SECONDS = 10.0
+
+T = TypeVar("T")
 
 
 class Progress:
@@ -82,3 +86,12 @@ class Progress:
         self._bar.close()
         if self._lines:
             self._line()
+
+
+def counted(items: Iterable[T], total: int, name: str, quiet: bool) -> Iterator[T]:
+    """The items, while standard error tells how far the loop over them has come."""
+    with closing(Progress(total, name, quiet)) as progress:
+        for item in items:
+            yield item
+            progress.advance(failed=False)
+            progress.show()

@@ -304,8 +304,8 @@ def test_progress_goes_to_standard_error(loaded, tmp_path, capsys):
     compare(["run"], loaded.path, tmp_path, limit=2, scf_molecules=1, density_molecules=0)
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert "Comparing: 2 of 2 molecules" in captured.err
-    assert "Running SCFs: 1 of 1 molecules" in captured.err
+    assert "comparing: 2/2 in " in captured.err
+    assert "running SCFs: 1/1 in " in captured.err
 
 
 def test_an_empty_split_is_an_error(loaded, monkeypatch, tmp_path):

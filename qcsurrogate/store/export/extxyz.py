@@ -10,7 +10,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from qcsurrogate.reference.record import ReferenceRecord
 from qcsurrogate.store.export import exported_keys, text_in_place_of
-from qcsurrogate.store.progress import Progress
+from qcsurrogate.store.progress import counted
 from qcsurrogate.store.spec import SplitName
 from qcsurrogate.store.store import Store
 from qcsurrogate.units import ANGSTROM_PER_BOHR, EV_PER_HARTREE
@@ -30,14 +30,10 @@ def export_extxyz(store: Store, path: str | Path, split: SplitName | None = None
     """
     path = Path(path)
     keys = exported_keys(store, split)
-    progress = Progress(len(keys), "exporting", quiet)
-    try:
-        with text_in_place_of(path) as file:
-            for key, record in zip(keys, store.read_many(keys), strict=True):
-                ase.io.write(file, frame(store, key, record), format="extxyz")
-                progress.advance(failed=False)
-    finally:
-        progress.close()
+    records = counted(zip(keys, store.read_many(keys), strict=True), len(keys), "exporting", quiet)
+    with text_in_place_of(path) as file:
+        for key, record in records:
+            ase.io.write(file, frame(store, key, record), format="extxyz")
     return [path]
 
 

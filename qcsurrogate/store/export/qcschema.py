@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from qcsurrogate.basis import BasisSet
 from qcsurrogate.reference.record import FIELD, ReferenceRecord
 from qcsurrogate.store.export import exported_keys, text_in_place_of
-from qcsurrogate.store.progress import Progress
+from qcsurrogate.store.progress import counted
 from qcsurrogate.store.spec import SplitName
 from qcsurrogate.store.store import Store
 
@@ -56,23 +56,17 @@ def export_qcschema(
     path = Path(path)
     keys = exported_keys(store, split)
     basis = store.spec.method.orbital_basis(store.plan.elements)
-    progress = Progress(len(keys), "exporting", quiet)
+    records = counted(zip(keys, store.read_many(keys), strict=True), len(keys), "exporting", quiet)
+    lines = ((key, _line(atomic_result(store, key, record, basis))) for key, record in records)
+    if path.suffix == ".jsonl":
+        with text_in_place_of(path) as file:
+            file.writelines(line for _, line in lines)
+        return [path]
     written = []
-    try:
-        records = zip(keys, store.read_many(keys), strict=True)
-        if path.suffix == ".jsonl":
-            with text_in_place_of(path) as file:
-                for key, record in records:
-                    file.write(_line(atomic_result(store, key, record, basis)))
-                    progress.advance(failed=False)
-            return [path]
-        for key, record in records:
-            with text_in_place_of(path / f"{key}.json") as file:
-                file.write(_line(atomic_result(store, key, record, basis)))
-            written.append(path / f"{key}.json")
-            progress.advance(failed=False)
-    finally:
-        progress.close()
+    for key, line in lines:
+        written.append(path / f"{key}.json")
+        with text_in_place_of(written[-1]) as file:
+            file.write(line)
     return written
 
 

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -30,7 +29,7 @@ from ase.data import chemical_symbols
 from qcsurrogate.errors import OutputError, SpecError
 from qcsurrogate.reference.record import ReferenceRecord
 from qcsurrogate.store.export import exported_keys, in_place_of, splits_of, text_in_place_of
-from qcsurrogate.store.progress import Progress
+from qcsurrogate.store.progress import counted
 from qcsurrogate.store.spec import SplitName
 from qcsurrogate.store.store import Store
 from qcsurrogate.units import ANGSTROM_PER_BOHR
@@ -54,23 +53,14 @@ def export_qh9(store: Store, path: str | Path, split: SplitName | None = None, *
     _require_readable(store)
     keys = exported_keys(store, split)
     splits = path.with_suffix(".splits.json")
-    progress = Progress(len(keys), "exporting", quiet)
-
-    def rows() -> Iterator[tuple[int, int, bytes, bytes, bytes]]:
-        for number, record in enumerate(store.read_many(keys)):
-            yield row(number, record)
-            progress.advance(failed=False)
-
-    try:
-        with in_place_of(path) as temporary:
-            try:
-                with closing(sqlite3.connect(temporary)) as database, database:
-                    database.execute(_TABLE)
-                    database.executemany(_ROW, rows())
-            except sqlite3.Error as error:
-                raise OutputError(f"cannot write '{path}': {error}; free some space or choose another place") from error
-    finally:
-        progress.close()
+    records = counted(enumerate(store.read_many(keys)), len(keys), "exporting", quiet)
+    with in_place_of(path) as temporary:
+        try:
+            with closing(sqlite3.connect(temporary)) as database, database:
+                database.execute(_TABLE)
+                database.executemany(_ROW, (row(number, record) for number, record in records))
+        except sqlite3.Error as error:
+            raise OutputError(f"cannot write '{path}': {error}; free some space or choose another place") from error
     with text_in_place_of(splits) as file:
         json.dump(splits_of(store, keys), file)
     return [path, splits]
