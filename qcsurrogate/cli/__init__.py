@@ -14,11 +14,8 @@ from collections.abc import Sequence
 from io import TextIOWrapper
 from typing import NoReturn
 
+from qcsurrogate.cli import dataset, init, references, surrogates
 from qcsurrogate.cli.arguments import Parser, say
-from qcsurrogate.cli.dataset import add_card, add_consolidate, add_export, add_merge, add_verify
-from qcsurrogate.cli.init import add_init
-from qcsurrogate.cli.references import add_generate, add_inspect, add_keys, add_retry, add_status
-from qcsurrogate.cli.surrogates import add_compare, add_demo, add_predict, add_schema, add_train
 from qcsurrogate.errors import QCSurrogateError, SpecError
 
 EXIT_CODES = """\
@@ -125,25 +122,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
-    for add in (
-        add_init,
-        add_generate,
-        add_status,
-        add_retry,
-        add_inspect,
-        add_keys,
-        add_consolidate,
-        add_verify,
-        add_merge,
-        add_export,
-        add_card,
-        add_train,
-        add_predict,
-        add_compare,
-        add_schema,
-        add_demo,
-    ):
-        add(commands)
+    for module in (init, references, dataset, surrogates):
+        module.add_commands(commands)
     return parser
 
 

@@ -6,7 +6,7 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from qcsurrogate.errors import SpecError, suggestion
@@ -32,7 +32,23 @@ Commands = Any
 """What ``add_subparsers`` returns; argparse keeps its type private."""
 
 
-def command(commands: Commands, name: str, summary: str, example: str, **defaults: Any) -> argparse.ArgumentParser:
+Argument = tuple[tuple[str, ...], Mapping[str, Any]]
+"""Names and settings, as ``add_argument`` takes them."""
+
+
+def argument(*names: str, **settings: Any) -> Argument:
+    return names, settings
+
+
+def command(
+    commands: Commands,
+    name: str,
+    summary: str,
+    example: str,
+    run: Callable[[argparse.Namespace], int],
+    *arguments: Argument,
+) -> None:
+    """Add a command that runs a function of its options, which returns the exit code."""
     parser: argparse.ArgumentParser = commands.add_parser(
         name,
         help=summary,
@@ -41,22 +57,14 @@ def command(commands: Commands, name: str, summary: str, example: str, **default
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.set_defaults(parser=parser, **defaults)
-    return parser
+    parser.set_defaults(parser=parser, run=run)
+    for names, settings in arguments:
+        parser.add_argument(*names, **settings)
 
 
-def add_quiet(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--quiet", action="store_true", help="print errors and data only, no progress")
-
-
-def add_json(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="print the result as JSON on standard output")
-
-
-def add_set(parser: argparse.ArgumentParser, what: str, example: str) -> None:
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help=f"override {what}, e.g. {example}; repeatable"
-    )
+def setting(what: str, example: str) -> Argument:
+    explained = f"override {what}, e.g. {example}; repeatable"
+    return argument("--set", action="append", default=[], metavar="KEY=VALUE", help=explained)
 
 
 def overrides(texts: Sequence[str]) -> dict[str, Any]:
@@ -100,12 +108,27 @@ def count(text: str) -> int:
     return value
 
 
+STORE = argument("store", metavar="DIR", help="folder of the store")
+QUIET = argument("--quiet", action="store_true", help="print errors and data only, no progress")
+JSON = argument("--json", action="store_true", help="print the result as JSON on standard output")
+SEED = argument("--seed", type=count, default=0, metavar="N", help="of the draws (default: 0)")
+THREADS = argument("--threads", type=positive, default=1, metavar="N", help="PySCF threads (default: 1)")
+
+
 def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
 def print_json(data: Any) -> None:
     print(json.dumps(data, indent=2, allow_nan=False))
+
+
+def tell(options: argparse.Namespace, data: Any, *lines: str) -> None:
+    """A result as JSON or in words, whichever is wanted."""
+    if options.json:
+        print_json(data)
+    elif not getattr(options, "quiet", False):
+        print(*lines, sep="\n")
 
 
 def print_tree(data: Mapping[str, Any], indent: str = "") -> None:

@@ -7,7 +7,20 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qcsurrogate.cli.arguments import Commands, add_json, add_quiet, command, count, positive, print_json, say
+from qcsurrogate.cli.arguments import (
+    JSON,
+    QUIET,
+    SEED,
+    STORE,
+    THREADS,
+    Commands,
+    argument,
+    command,
+    count,
+    print_json,
+    say,
+    tell,
+)
 from qcsurrogate.errors import StoreError
 
 if TYPE_CHECKING:
@@ -17,98 +30,79 @@ _FACTORS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 _ENDINGS = {"qcschema": "FILE.jsonl or a folder", "extxyz": "FILE.extxyz", "qh9": "FILE.db"}
 
 
-def add_consolidate(commands: Commands) -> None:
-    parser = command(
-        commands,
-        "consolidate",
-        "put the records of a store into few large shards",
-        "qcsurrogate consolidate water --max-bytes 2GiB",
-        run=_consolidate,
-    )
-    parser.add_argument("store", metavar="DIR", help="folder of the store")
-    parser.add_argument("--out", metavar="DIR", help="folder of a new store (default: change the store itself)")
-    _add_max_bytes(parser)
-    add_quiet(parser)
-    add_json(parser)
-
-
-def add_verify(commands: Commands) -> None:
-    parser = command(
-        commands,
-        "verify",
-        "check files and records of a store, compute some again, and list every problem",
-        "qcsurrogate verify water --sample 5",
-        run=_verify,
-    )
-    parser.add_argument("store", metavar="DIR", help="folder of the store")
-    parser.add_argument(
-        "--sample", type=count, default=0, metavar="N", help="compute N records again from nothing (default: 0)"
-    )
-    parser.add_argument(
-        "--records", type=count, metavar="N", help="check the contents of N records, drawn at random (default: all)"
-    )
-    parser.add_argument("--seed", type=count, default=0, metavar="N", help="of the draws (default: 0)")
-    parser.add_argument("--threads", type=positive, default=1, metavar="N", help="PySCF threads (default: 1)")
-    add_quiet(parser)
-    add_json(parser)
-
-
-def add_merge(commands: Commands) -> None:
-    parser = command(
-        commands,
-        "merge",
-        "make one store of all structures and records of several stores of equal method",
-        "qcsurrogate merge all water_node1 water_node2",
-        run=_merge,
-    )
-    parser.add_argument("out", metavar="OUT", help="folder of the new store")
-    parser.add_argument("stores", metavar="DIR", nargs="+", help="folders of the stores, which are only read")
-    _add_max_bytes(parser)
-    add_quiet(parser)
-    add_json(parser)
-
-
-def add_export(commands: Commands) -> None:
-    parser = command(
-        commands,
-        "export",
-        "write the records of a store in a format of others",
-        "qcsurrogate export water --format extxyz --out water.extxyz",
-        run=_export,
-    )
-    parser.add_argument("store", metavar="DIR", help="folder of the store")
-    parser.add_argument("--format", required=True, choices=sorted(_ENDINGS), help="QCSchema JSON, extended xyz, QH9")
-    parser.add_argument(
-        "--out",
-        required=True,
-        metavar="PATH",
-        help="; ".join(f"{name}: {ending}" for name, ending in sorted(_ENDINGS.items())),
-    )
-    parser.add_argument("--split", choices=["train", "validation", "test"], help="one part only (default: all)")
-    add_quiet(parser)
-    add_json(parser)
-
-
-def add_card(commands: Commands) -> None:
-    parser = command(
-        commands,
-        "card",
-        "write a data card: what a store holds and how it was made, in markdown",
-        "qcsurrogate card water --out water/README.md",
-        run=_card,
-    )
-    parser.add_argument("store", metavar="DIR", help="folder of the store")
-    parser.add_argument("--out", metavar="FILE", help="file to write (default: standard output)")
-    add_quiet(parser)
-
-
-def _add_max_bytes(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
+def add_commands(commands: Commands) -> None:
+    max_bytes = argument(
         "--max-bytes",
         type=_bytes,
         default=_FACTORS["g"] * 2,
         metavar="N",
         help="of one file's values before compression, such as 500MiB (default: 2GiB)",
+    )
+    command(
+        commands,
+        "consolidate",
+        "put the records of a store into few large shards",
+        "qcsurrogate consolidate water --max-bytes 2GiB",
+        _consolidate,
+        STORE,
+        argument("--out", metavar="DIR", help="folder of a new store (default: change the store itself)"),
+        max_bytes,
+        QUIET,
+        JSON,
+    )
+    command(
+        commands,
+        "verify",
+        "check files and records of a store, compute some again, and list every problem",
+        "qcsurrogate verify water --sample 5",
+        _verify,
+        STORE,
+        argument(
+            "--sample", type=count, default=0, metavar="N", help="compute N records again from nothing (default: 0)"
+        ),
+        argument(
+            "--records", type=count, metavar="N", help="check the contents of N records, drawn at random (default: all)"
+        ),
+        SEED,
+        THREADS,
+        QUIET,
+        JSON,
+    )
+    command(
+        commands,
+        "merge",
+        "make one store of all structures and records of several stores of equal method",
+        "qcsurrogate merge all water_node1 water_node2",
+        _merge,
+        argument("out", metavar="OUT", help="folder of the new store"),
+        argument("stores", metavar="DIR", nargs="+", help="folders of the stores, which are only read"),
+        max_bytes,
+        QUIET,
+        JSON,
+    )
+    endings = "; ".join(f"{name}: {ending}" for name, ending in sorted(_ENDINGS.items()))
+    command(
+        commands,
+        "export",
+        "write the records of a store in a format of others",
+        "qcsurrogate export water --format extxyz --out water.extxyz",
+        _export,
+        STORE,
+        argument("--format", required=True, choices=sorted(_ENDINGS), help="QCSchema JSON, extended xyz, QH9"),
+        argument("--out", required=True, metavar="PATH", help=endings),
+        argument("--split", choices=["train", "validation", "test"], help="one part only (default: all)"),
+        QUIET,
+        JSON,
+    )
+    command(
+        commands,
+        "card",
+        "write a data card: what a store holds and how it was made, in markdown",
+        "qcsurrogate card water --out water/README.md",
+        _card,
+        STORE,
+        argument("--out", metavar="FILE", help="file to write (default: standard output)"),
+        QUIET,
     )
 
 
@@ -136,13 +130,12 @@ def _consolidate(options: argparse.Namespace) -> int:
         "bytes": result.n_bytes,
         "bytes_before": result.bytes_before,
     }
-    if options.json:
-        print_json(data)
-    elif not options.quiet:
-        print(
-            f"{result.path}: {result.n_records} records in {len(result.files)} files, {_size(result.n_bytes)} "
-            f"(before: {_size(result.bytes_before)})"
-        )
+    tell(
+        options,
+        data,
+        f"{result.path}: {result.n_records} records in {len(result.files)} files, {_size(result.n_bytes)} "
+        f"(before: {_size(result.bytes_before)})",
+    )
     return 0
 
 
@@ -191,22 +184,14 @@ def _merge(options: argparse.Namespace) -> int:
     from qcsurrogate.store.merge import merge
 
     result = merge(options.out, options.stores, max_bytes=options.max_bytes, quiet=options.quiet)
-    if options.json:
-        print_json(
-            {
-                "store": str(result.path),
-                "records": result.n_records,
-                "taken": dict(zip(options.stores, result.taken, strict=True)),
-                "repeated": result.repeated,
-                "missing": result.missing,
-            }
-        )
-    elif not options.quiet:
-        parts = ", ".join(f"{n} from {path}" for path, n in zip(options.stores, result.taken, strict=True))
-        print(
-            f"{result.path}: {result.n_records} records ({parts}); {result.repeated} were in several stores and agree; "
-            f"{result.missing} are missing everywhere"
-        )
+    taken = dict(zip(options.stores, result.taken, strict=True))
+    data = {"store": str(result.path), "records": result.n_records, "taken": taken}
+    tell(
+        options,
+        data | {"repeated": result.repeated, "missing": result.missing},
+        f"{result.path}: {result.n_records} records ({', '.join(f'{n} from {path}' for path, n in taken.items())}); "
+        f"{result.repeated} were in several stores and agree; {result.missing} are missing everywhere",
+    )
     return 0
 
 
@@ -222,10 +207,8 @@ def _export(options: argparse.Namespace) -> int:
     with closing(Store.open(options.store)) as store:
         written = write(store, options.out, options.split, quiet=options.quiet)
         n_records = len(store.keys(options.split))
-    if options.json:
-        print_json({"format": options.format, "records": n_records, "files": [str(path) for path in written]})
-    elif not options.quiet:
-        print(f"{n_records} records as {options.format}: {options.out}")
+    data = {"format": options.format, "records": n_records, "files": [str(path) for path in written]}
+    tell(options, data, f"{n_records} records as {options.format}: {options.out}")
     return 0
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from textwrap import fill, indent
 from typing import TYPE_CHECKING, Any
 
-from qcsurrogate.cli.arguments import Commands, add_json, add_quiet, add_set, command, overrides, print_json, say
+from qcsurrogate.cli.arguments import JSON, QUIET, Commands, argument, command, overrides, print_json, say, setting
 from qcsurrogate.errors import SpecError, StructureError
 
 if TYPE_CHECKING:
@@ -53,19 +53,19 @@ _FASTEST = 0.2
 """Of what the cost model expects before it has learnt: the least that a molecule took in trials (0.22 to 0.47)."""
 
 
-def add_init(commands: Commands) -> None:
-    parser = command(
+def add_commands(commands: Commands) -> None:
+    command(
         commands,
         "init",
         "write a commented data spec for files of structures, and say what they hold and may cost",
         "qcsurrogate init molecules.xyz --set method.basis=def2-tzvp",
-        run=_init,
+        _init,
+        argument("structures", metavar="FILE", nargs="+", help="xyz, extxyz, sdf, npz, db, tar, or a folder"),
+        argument("--out", metavar="SPEC", help="new file (default: named after the first, in this folder)"),
+        setting("a value of the spec", "method.charge=1"),
+        QUIET,
+        JSON,
     )
-    parser.add_argument("structures", metavar="FILE", nargs="+", help="xyz, extxyz, sdf, npz, db, tar, or a folder")
-    parser.add_argument("--out", metavar="SPEC", help="new file (default: named after the first, in this folder)")
-    add_set(parser, "a value of the spec", "method.charge=1")
-    add_quiet(parser)
-    add_json(parser)
 
 
 def _init(options: argparse.Namespace) -> int:

@@ -8,10 +8,11 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from qcsurrogate.cli.arguments import (
+    JSON,
+    QUIET,
+    STORE,
     Commands,
-    add_json,
-    add_quiet,
-    add_set,
+    argument,
     command,
     overrides,
     positive,
@@ -19,6 +20,8 @@ from qcsurrogate.cli.arguments import (
     print_tree,
     say,
     seconds,
+    setting,
+    tell,
 )
 from qcsurrogate.errors import ConvergenceError, SpecError
 
@@ -26,92 +29,77 @@ if TYPE_CHECKING:
     from qcsurrogate.clusters.settings import ClusterSettings
 
 
-def add_generate(commands: Commands) -> None:
-    parser = command(
+def add_commands(commands: Commands) -> None:
+    command(
         commands,
         "generate",
         "compute the references of a data spec with PySCF, or go on with them",
         "qcsurrogate generate water_thermal --out water --workers 4",
-        run=_generate,
+        _generate,
+        argument("spec", metavar="SPEC", help="a YAML file, or the name of a spec that comes with the package"),
+        argument("--out", required=True, metavar="DIR", help="folder of the store; an existing one is continued"),
+        setting("a value of the spec", "structures.path=ethanol.npz"),
+        argument("--workers", type=positive, metavar="N", help="processes (default: one per core)"),
+        argument("--threads", type=positive, metavar="N", help="PySCF threads per process (default: 1)"),
+        argument("--cluster", metavar="FILE", help="where to compute: a YAML file, see docs/clusters.md"),
+        argument("--scheduler", metavar="ADDRESS", help="of a Dask scheduler that runs, such as tls://node1:8786"),
+        argument(
+            "--tls-folder", metavar="DIR", help="keys for --scheduler, made by `keys` (default: ~/.qcsurrogate/tls)"
+        ),
+        argument("--dashboard", action="store_true", help="show Dask's page about the workers on this machine"),
+        argument(
+            "--time-limit", type=seconds, metavar="SECONDS", help="wall time that one structure may take (default: any)"
+        ),
+        argument(
+            "--attempts",
+            action="append",
+            default=[],
+            metavar="CAUSE=N",
+            help="put a structure aside after N failed attempts of a cause, e.g. memory=3; repeatable",
+        ),
+        argument("--limit", type=positive, metavar="N", help="compute at most N structures this time"),
+        argument("--retry-failed", action="store_true", help="compute structures that were put aside once more"),
+        QUIET,
+        JSON,
     )
-    parser.add_argument("spec", metavar="SPEC", help="a YAML file, or the name of a spec that comes with the package")
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder of the store; an existing one is continued")
-    add_set(parser, "a value of the spec", "structures.path=ethanol.npz")
-    parser.add_argument("--workers", type=positive, metavar="N", help="processes (default: one per core)")
-    parser.add_argument("--threads", type=positive, metavar="N", help="PySCF threads per process (default: 1)")
-    where = parser.add_mutually_exclusive_group()
-    where.add_argument(
-        "--cluster",
-        metavar="FILE",
-        help="where to compute: a YAML file, see docs/clusters.md",
+    command(
+        commands,
+        "status",
+        "say how far a store has come, and what failed",
+        "qcsurrogate status water",
+        _status,
+        STORE,
+        argument("--failures", action="store_true", help="group everything that failed by cause, and list it"),
+        JSON,
     )
-    where.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask scheduler that runs, such as tls://node1:8786")
-    parser.add_argument(
-        "--tls-folder",
-        metavar="DIR",
-        help="keys for --scheduler, made by `keys` (default: ~/.qcsurrogate/tls)",
-    )
-    parser.add_argument("--dashboard", action="store_true", help="show Dask's page about the workers on this machine")
-    parser.add_argument(
-        "--time-limit", type=seconds, metavar="SECONDS", help="wall time that one structure may take (default: any)"
-    )
-    parser.add_argument(
-        "--attempts",
-        action="append",
-        default=[],
-        metavar="CAUSE=N",
-        help="put a structure aside after N failed attempts of a cause, e.g. memory=3; repeatable",
-    )
-    parser.add_argument("--limit", type=positive, metavar="N", help="compute at most N structures this time")
-    parser.add_argument("--retry-failed", action="store_true", help="compute structures that were put aside once more")
-    add_quiet(parser)
-    add_json(parser)
-
-
-def add_status(commands: Commands) -> None:
-    parser = command(
-        commands, "status", "say how far a store has come, and what failed", "qcsurrogate status water", run=_status
-    )
-    parser.add_argument("store", metavar="DIR", help="folder of the store")
-    parser.add_argument("--failures", action="store_true", help="group everything that failed by cause, and list it")
-    add_json(parser)
-
-
-def add_retry(commands: Commands) -> None:
-    parser = command(
+    command(
         commands,
         "retry",
         "let structures that were put aside be tried again by the next `generate`",
         "qcsurrogate retry water --cause memory",
-        run=_retry,
+        _retry,
+        STORE,
+        argument("names", metavar="NAME", nargs="*", help="names of structures (default: all)"),
+        argument("--cause", metavar="CAUSE", help="only those put aside for this cause, see `status`"),
+        JSON,
     )
-    parser.add_argument("store", metavar="DIR", help="folder of the store")
-    parser.add_argument("names", metavar="NAME", nargs="*", help="names of structures (default: all)")
-    parser.add_argument("--cause", metavar="CAUSE", help="only those put aside for this cause, see `status`")
-    add_json(parser)
-
-
-def add_keys(commands: Commands) -> None:
-    parser = command(
-        commands,
-        "keys",
-        "make the keys with which schedulers, workers and clients know each other",
-        "qcsurrogate keys ~/.qcsurrogate/tls",
-        run=_keys,
-    )
-    parser.add_argument("folder", metavar="DIR", help="folder for them, which every node sees and only you can read")
-
-
-def add_inspect(commands: Commands) -> None:
-    parser = command(
+    command(
         commands,
         "inspect",
         "check and describe a store, a shard of one, or a model file",
         "qcsurrogate inspect water/shards/shard_00000.h5",
-        run=_inspect,
+        _inspect,
+        argument("path", metavar="FILE|DIR", help="store, training run, shard (.h5) or model (.safetensors)"),
+        JSON,
     )
-    parser.add_argument("path", metavar="FILE|DIR", help="store, training run, shard (.h5) or model (.safetensors)")
-    add_json(parser)
+    command(
+        commands,
+        "keys",
+        "make the keys with which schedulers, workers and clients know each other",
+        "qcsurrogate keys ~/.qcsurrogate/tls",
+        _keys,
+        argument("folder", metavar="DIR", help="folder for them, which every node sees and only you can read"),
+    )
 
 
 def _generate(options: argparse.Namespace) -> int:
@@ -129,21 +117,17 @@ def _generate(options: argparse.Namespace) -> int:
         time_limit=options.time_limit,
         attempts=_attempts(options.attempts),
     )
-    if options.json:
-        print_json(
-            {
-                "store": str(options.out),
-                "states": summary.counts,
-                "computed": summary.computed,
-                "wall_time_s": summary.wall_time,
-                "failures": [f.to_dict() for f in summary.failures],
-            }
-        )
-    elif not options.quiet:
-        states = ", ".join(f"{n} {state}" for state, n in summary.counts.items() if n)
-        print(f"{options.out}: {states}; {summary.computed} computed in {summary.wall_time:.0f} s")
-        if spec.split.kind == "auto":
-            _say_split(options.out)
+    data = {
+        "store": str(options.out),
+        "states": summary.counts,
+        "computed": summary.computed,
+        "wall_time_s": summary.wall_time,
+        "failures": [f.to_dict() for f in summary.failures],
+    }
+    states = ", ".join(f"{n} {state}" for state, n in summary.counts.items() if n)
+    tell(options, data, f"{options.out}: {states}; {summary.computed} computed in {summary.wall_time:.0f} s")
+    if spec.split.kind == "auto" and not options.json and not options.quiet:
+        _say_split(options.out)
     if summary.failures:
         say(f"{len(summary.failures)} structures failed; the first: {summary.failures[0].message}")
         say(f"see them with: qcsurrogate status {options.out} --failures")
@@ -165,6 +149,8 @@ def _say_split(path: str) -> None:
 def _cluster(options: argparse.Namespace) -> ClusterSettings:
     from qcsurrogate.clusters.start import load_cluster, local_cluster, running_scheduler
 
+    if options.cluster is not None and options.scheduler is not None:
+        raise SpecError("--scheduler is not allowed with --cluster; give the one where it is to be computed")
     if options.tls_folder is not None and options.scheduler is None:
         raise SpecError("--tls-folder goes with --scheduler; a cluster file says it itself: tls_folder")
     if options.cluster is None and options.scheduler is None:
@@ -230,10 +216,11 @@ def _retry(options: argparse.Namespace) -> int:
     from qcsurrogate.inspection import retry
 
     n = retry(options.store, options.cause, options.names)
-    if options.json:
-        print_json({"store": str(options.store), "waiting_again": n})
-    else:
-        print(f"{n} structures wait again; run `qcsurrogate generate` with the same spec and --out {options.store}")
+    tell(
+        options,
+        {"store": str(options.store), "waiting_again": n},
+        f"{n} structures wait again; run `qcsurrogate generate` with the same spec and --out {options.store}",
+    )
     return 0
 
 

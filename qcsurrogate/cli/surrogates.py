@@ -10,16 +10,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qcsurrogate.cli.arguments import (
+    JSON,
+    QUIET,
+    SEED,
+    STORE,
+    THREADS,
     Commands,
-    add_json,
-    add_quiet,
-    add_set,
+    argument,
     command,
     count,
     positive,
     print_json,
     say,
+    setting,
     short,
+    tell,
 )
 from qcsurrogate.errors import QCSurrogateError, SpecError
 from qcsurrogate.registry import find_quantity, quantity_names
@@ -28,114 +33,100 @@ if TYPE_CHECKING:
     from qcsurrogate.prediction.results import Prediction
 
 
-def add_train(commands: Commands) -> None:
-    parser = command(
+def add_commands(commands: Commands) -> None:
+    command(
         commands,
         "train",
         "train a model on a store, or go on with it",
         "qcsurrogate train hamiltonian water --out runs/water --set training.steps=8000",
-        run=_train,
+        _train,
+        argument("kind", choices=quantity_names(), help="what the model predicts"),
+        STORE,
+        argument(
+            "--out",
+            required=True,
+            metavar="RUN",
+            help="folder of the run; an existing one is continued with its own settings, or to a larger training.steps",
+        ),
+        argument(
+            "--from",
+            dest="origin",
+            metavar="MODEL",
+            help="fine-tune this model: a model file, or the folder of a run; not repeated when the run goes on",
+        ),
+        argument("--config", metavar="YAML", help="file with the sections model and training"),
+        setting("a setting", "training.steps=8000"),
+        QUIET,
+        JSON,
     )
-    parser.add_argument("kind", choices=quantity_names(), help="what the model predicts")
-    parser.add_argument("store", metavar="DIR", help="folder of the store")
-    parser.add_argument(
-        "--out",
-        required=True,
-        metavar="RUN",
-        help="folder of the run; an existing one is continued with its own settings, or to a larger training.steps",
-    )
-    parser.add_argument(
-        "--from",
-        dest="origin",
-        metavar="MODEL",
-        help="fine-tune this model: a model file, or the folder of a run; not repeated when the run goes on",
-    )
-    parser.add_argument("--config", metavar="YAML", help="file with the sections model and training")
-    add_set(parser, "a setting", "training.steps=8000")
-    add_quiet(parser)
-    add_json(parser)
-
-
-def add_predict(commands: Commands) -> None:
-    parser = command(
+    command(
         commands,
         "predict",
         "predict densities or Hamiltonians for structures",
         "qcsurrogate predict runs/water waters.xyz --out waters.npz --json",
-        run=_predict,
+        _predict,
+        argument("model", metavar="MODEL", help="model file, or folder of a training run"),
+        argument("structures", metavar="STRUCTURES", nargs="+", help="xyz, extxyz or npz files"),
+        argument("--out", required=True, metavar="FILE", help="arrays of all structures, .npz or .h5"),
+        argument(
+            "--cube",
+            choices=["density"],
+            help="also write a cube file of the electron density of every structure beside FILE",
+        ),
+        argument(
+            "--resolution", type=float, default=0.2, metavar="BOHR", help="distance of the cube's points (default: 0.2)"
+        ),
+        argument(
+            "--margin", type=float, default=4.0, metavar="BOHR", help="room around the nuclei in the cube (default: 4)"
+        ),
+        argument("--batch-size", type=positive, default=32, metavar="N", help="molecules at a time (default: 32)"),
+        argument("--device", default="cpu", help="cpu or cuda (default: cpu)"),
+        argument("--strict", action="store_true", help="refuse what lies outside of the training data"),
+        QUIET,
+        JSON,
     )
-    parser.add_argument("model", metavar="MODEL", help="model file, or folder of a training run")
-    parser.add_argument("structures", metavar="STRUCTURES", nargs="+", help="xyz, extxyz or npz files")
-    parser.add_argument("--out", required=True, metavar="FILE", help="arrays of all structures, .npz or .h5")
-    parser.add_argument(
-        "--cube",
-        choices=["density"],
-        help="also write a cube file of the electron density of every structure beside FILE",
-    )
-    parser.add_argument(
-        "--resolution", type=float, default=0.2, metavar="BOHR", help="distance of the cube's points (default: 0.2)"
-    )
-    parser.add_argument(
-        "--margin", type=float, default=4.0, metavar="BOHR", help="room around the nuclei in the cube (default: 4)"
-    )
-    parser.add_argument(
-        "--batch-size", type=positive, default=32, metavar="N", help="molecules at a time (default: 32)"
-    )
-    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
-    parser.add_argument("--strict", action="store_true", help="refuse what lies outside of the training data")
-    add_quiet(parser)
-    add_json(parser)
-
-
-def add_compare(commands: Commands) -> None:
-    parser = command(
+    command(
         commands,
         "compare",
         "compare models with the reference, and write report.html and metrics.json",
         "qcsurrogate compare runs/hamiltonian runs/density --data water --out report",
-        run=_compare,
+        _compare,
+        argument("models", metavar="MODEL", nargs="+", help="model files, or folders of training runs"),
+        argument("--data", required=True, metavar="DIR", help="folder of the store"),
+        argument("--out", required=True, metavar="REPORT", help="folder of the report"),
+        argument("--split", default="test", help="train, validation or test (default: test)"),
+        argument("--limit", type=positive, metavar="N", help="compare at most N molecules, drawn at random"),
+        argument("--scf-molecules", type=count, default=20, metavar="N", help="with SCFs (default: 20)"),
+        argument("--density-molecules", type=count, default=40, metavar="N", help="on a grid (default: 40)"),
+        SEED,
+        THREADS,
+        QUIET,
+        JSON,
     )
-    parser.add_argument("models", metavar="MODEL", nargs="+", help="model files, or folders of training runs")
-    parser.add_argument("--data", required=True, metavar="DIR", help="folder of the store")
-    parser.add_argument("--out", required=True, metavar="REPORT", help="folder of the report")
-    parser.add_argument("--split", default="test", help="train, validation or test (default: test)")
-    parser.add_argument("--limit", type=positive, metavar="N", help="compare at most N molecules, drawn at random")
-    parser.add_argument("--scf-molecules", type=count, default=20, metavar="N", help="with SCFs (default: 20)")
-    parser.add_argument("--density-molecules", type=count, default=40, metavar="N", help="on a grid (default: 40)")
-    parser.add_argument("--seed", type=count, default=0, metavar="N", help="of the draws (default: 0)")
-    parser.add_argument("--threads", type=positive, default=1, metavar="N", help="PySCF threads (default: 1)")
-    add_quiet(parser)
-    add_json(parser)
-
-
-def add_schema(commands: Commands) -> None:
-    parser = command(
+    command(
         commands,
         "schema",
         "print the JSON schema of data specs or of training configurations, for editors and checks",
         "qcsurrogate schema > data_spec.schema.json",
-        run=_schema,
+        _schema,
+        argument(
+            "of",
+            nargs="?",
+            default="spec",
+            choices=["spec", *quantity_names()],
+            help="a data spec (default), or the configuration of training that kind of model",
+        ),
     )
-    parser.add_argument(
-        "of",
-        nargs="?",
-        default="spec",
-        choices=["spec", *quantity_names()],
-        help="a data spec (default), or the configuration of training that kind of model",
-    )
-
-
-def add_demo(commands: Commands) -> None:
-    parser = command(
+    command(
         commands,
         "demo",
         "run the whole path on water: generate, train both models, compare",
         "qcsurrogate demo --out demo",
-        run=_demo,
+        _demo,
+        argument("--out", default="demo", metavar="DIR", help="folder for everything (default: demo)"),
+        QUIET,
+        JSON,
     )
-    parser.add_argument("--out", default="demo", metavar="DIR", help="folder for everything (default: demo)")
-    add_quiet(parser)
-    add_json(parser)
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -159,16 +150,12 @@ def _train(options: argparse.Namespace) -> int:
         "cpu_time_s": result.cpu_time,
         "metrics": dict(result.metrics),
     }
-    if options.json:
-        print_json(data)
-    elif not options.quiet:
-        state = "finished" if result.finished else "stopped; the same command goes on"
-        print(f"{state} after {result.steps} steps and {result.wall_time / 60:.1f} min")
-        if result.model_path is not None:
-            print(f"best model (step {result.best_step}): {result.model_path}")
-            for name, value in result.metrics.items():
-                if name.startswith("validation_"):
-                    print(f"  {name} = {value:.4g}")
+    state = "finished" if result.finished else "stopped; the same command goes on"
+    lines = [f"{state} after {result.steps} steps and {result.wall_time / 60:.1f} min"]
+    if result.model_path is not None:
+        lines.append(f"best model (step {result.best_step}): {result.model_path}")
+        lines += [f"  {name} = {v:.4g}" for name, v in result.metrics.items() if name.startswith("validation_")]
+    tell(options, data, *lines)
     return 0
 
 
@@ -231,13 +218,8 @@ def _compare(options: argparse.Namespace) -> int:
         quiet=options.quiet,
     )
     out = Path(options.out)
-    if options.json:
-        print_json(result)
-    elif not options.quiet:
-        for item in result["headline"]:
-            print(f"{item['title']}: {item['shown']} ({item['rating']}). {item['verdict']}")
-        print(f"report: {out / REPORT_FILE_NAME}")
-        print(f"figures: {out / METRICS_FILE_NAME}")
+    items = (f"{i['title']}: {i['shown']} ({i['rating']}). {i['verdict']}" for i in result["headline"])
+    tell(options, result, *items, f"report: {out / REPORT_FILE_NAME}", f"figures: {out / METRICS_FILE_NAME}")
     if result["failures"]:
         say(f"{len(result['failures'])} comparisons failed; the report names them")
     return 0
