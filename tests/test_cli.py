@@ -224,7 +224,7 @@ def test_train_goes_on_and_reports(run, tiny_store, tiny_runs):
         (["training.stepps=3"], 2, "did you mean 'steps'?"),
         (["training.steps=0"], 2, "training.steps"),
         (["model.encoder.chanels=3"], 2, "did you mean 'channels'?"),
-        (["steps"], 2, "expected section.key=value"),
+        (["steps"], 2, "cannot use --set 'steps'; expected KEY=VALUE"),
         (["training.steps=1"], 8, "training.steps: 2 -> 1"),
         (["training.seed=3"], 8, "training.seed: 0 -> 3"),
     ],

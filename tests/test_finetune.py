@@ -181,7 +181,7 @@ def test_elements_that_the_store_lacks_are_still_predicted(tiny_runs, stores, tm
 def test_another_level_of_theory_is_said_and_leaves_its_own_domain(tiny_runs, stores, tmp_path, capfd):
     train_surrogate("hamiltonian", stores["lda"], tmp_path, overrides=SHORT, origin=tiny_runs["hamiltonian"])
     words = capfd.readouterr().err
-    assert "another level of theory (xc: pbe -> lda,vwn): the model will stand for that of the store" in words
+    assert "another level of theory (xc: 'pbe' -> 'lda,vwn'): the model will stand for that of the store" in words
     metadata = read_metadata(tmp_path / "model.safetensors")
     assert metadata.method.xc == "lda,vwn"
     store = Store.open(stores["lda"])

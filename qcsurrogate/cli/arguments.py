@@ -68,16 +68,10 @@ def setting(what: str, example: str) -> Argument:
 
 
 def overrides(texts: Sequence[str]) -> dict[str, Any]:
-    """``KEY=VALUE`` texts as values by key; a value is written in YAML."""
-    from qcsurrogate.files.yaml_model import parse_yaml
+    """``KEY=VALUE`` texts as values by key."""
+    from qcsurrogate.files.nested import parse_override
 
-    values = {}
-    for text in texts:
-        key, equals, value = text.partition("=")
-        if not equals or not all(key.split(".")):
-            raise SpecError(f"cannot use --set '{text}'; expected KEY=VALUE, such as method.xc=b3lyp")
-        values[key] = parse_yaml(f"value: {value}", text)["value"]
-    return values
+    return dict(map(parse_override, texts))
 
 
 def positive(text: str) -> int:

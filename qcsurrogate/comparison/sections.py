@@ -13,7 +13,7 @@ from qcsurrogate.comparison.page import Picture, Section, Table, figure_table, t
 from qcsurrogate.comparison.schema import Comparison, FigureSummary, ModelDescription, ScfCounts
 from qcsurrogate.comparison.showcase import FIT, PlaneDensities, Showcase
 from qcsurrogate.comparison.subjects import Curve
-from qcsurrogate.comparison.text import duration, flat, number, readable
+from qcsurrogate.comparison.text import duration, number, readable, spoken_settings
 from qcsurrogate.registry import find_quantity
 
 WORST = 8
@@ -282,14 +282,15 @@ def compared(comparison: Comparison) -> Section:
         ("citation", data.citation or "not stated"),
         ("data hash", data.dataset_hash),
     ]
-    tables = [Table(("setting", "value"), list(flat(data.method)), text_columns=2, folded="Method of the references")]
+    settings_of = [("Method of the references", data.method)]
     for model in comparison.models:
         seen = "trained on this store" if model.trained_on_this_data else "trained on other data"
         entries.append((f"{model.label} model", f"{model.path} (sha256 {model.sha256[:16] or 'unknown'}); {seen}"))
-        rows = list(flat({**model.training, "at saving": model.training_metrics}))
-        folded = f"Training of the {model.label} model"
-        tables.append(Table(("setting", "value"), rows, text_columns=2, folded=folded))
+        told = {**model.training, "at saving": model.training_metrics}
+        settings_of.append((f"Training of the {model.label} model", told))
     entries.append(("versions", ", ".join(f"{name} {v}" for name, v in comparison.versions.items())))
+    head = ("setting", "value")
+    tables = [Table(head, spoken_settings(said), text_columns=2, folded=title) for title, said in settings_of]
     return Section("What was compared", entries=entries, tables=tables)
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
+from qcsurrogate.files.nested import flat
 from qcsurrogate.units import ANGSTROM_PER_BOHR, DEBYE_PER_ATOMIC_UNIT, EV_PER_HARTREE
 
 _TINY = 0.0001
@@ -111,17 +112,13 @@ def spoken(value: object) -> str:
     if isinstance(value, float):
         return number(value)
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {text}" for name, text in flat(value)) or "none"
+        return ", ".join(f"{name} {text}" for name, text in spoken_settings(value)) or "none"
     if isinstance(value, list | tuple):
         return ", ".join(map(spoken, value)) or "none"
     text = str(value)
     return text if len(text) <= 400 else f"{text[:400]}..."
 
 
-def flat(settings: Mapping[str, object], above: str = "") -> Iterator[tuple[str, str]]:
+def spoken_settings(settings: Mapping[str, object]) -> list[tuple[str, str]]:
     """Nested settings as (``model.encoder.layers``, ``2``)."""
-    for name, value in settings.items():
-        if isinstance(value, Mapping) and value:
-            yield from flat(value, f"{above}{name}.")
-        else:
-            yield above + name, spoken(value)
+    return [(key, spoken(value)) for key, value in flat(settings).items()]

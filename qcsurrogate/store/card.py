@@ -6,7 +6,7 @@ The same store gives the same card: it has no dates, and names no paths of the m
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import numpy as np
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
+from qcsurrogate.files.nested import flat
 from qcsurrogate.reference.ladder import LADDER
 from qcsurrogate.reference.record import Field
 from qcsurrogate.store.failures import group_failures
@@ -117,9 +118,13 @@ def histogram(values: NDArray[np.int64], what: str) -> str:
 
 
 def _level_of_theory(spec: DataSpec) -> str:
-    rows = [(f"`{key}`", _shown(value)) for key, value in _flat(spec.method.model_dump(mode="json"))]
-    rows += [(f"`targets.{key}`", _shown(value)) for key, value in _flat(spec.targets.model_dump(mode="json"))]
-    return f"## Level of theory\n\n{_table(('setting', 'value'), rows)}"
+    settings = {**spec.method.model_dump(mode="json"), "targets": spec.targets.model_dump(mode="json")}
+    return f"## Level of theory\n\n{_settings(settings)}"
+
+
+def _settings(data: object) -> str:
+    rows = [(f"`{key}`", _shown(value)) for key, value in flat(data).items() if value is not None]
+    return _table(("setting", "value"), rows)
 
 
 def _fields(spec: DataSpec) -> str:
@@ -181,20 +186,16 @@ def _failures(store: Store) -> str:
 
 def _origin(header: Header) -> str:
     spec = header.spec
-    collected = [
-        (f"`{key}`", _shown(value)) for key, value in _flat(_without_folders(spec.structures.model_dump(mode="json")))
-    ]
     numbers = [(what, f"{n:,}") for what, n in header.collected.items()]
     counted = [_table(("structures", "number"), numbers)] if numbers else []
-    split = [(f"`{key}`", _shown(value)) for key, value in _flat(spec.split.model_dump(mode="json"))]
     return "\n\n".join(
         [
             "## Structures, split, licence",
             "How the structures were collected:",
-            _table(("setting", "value"), collected),
+            _settings(_without_folders(spec.structures.model_dump(mode="json"))),
             *counted,
             "How they were divided:",
-            _table(("setting", "value"), split),
+            _settings(spec.split.model_dump(mode="json")),
             *_grown(header),
             f"Licence of the structures: {spec.licence or 'not stated'}.",
             f"To cite for the structures: {spec.citation or 'nothing stated'}.",
@@ -238,16 +239,6 @@ def _without_folders(data: Any, key: str = "") -> Any:
     if isinstance(data, list):
         return [_without_folders(v, key) for v in data]
     return Path(data).name if key in _PATH_KEYS and isinstance(data, str) else data
-
-
-def _flat(data: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    for key, value in data.items():
-        if isinstance(value, list) and any(isinstance(v, dict) for v in value):
-            value = dict(enumerate(value))
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        elif value is not None:
-            yield f"{prefix}{key}", value
 
 
 def _shown(value: Any) -> str:

@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, Field, model_validator
 
 from qcsurrogate.errors import SpecError, suggestion
+from qcsurrogate.files import nested
 from qcsurrogate.files.yaml_model import parse_yaml, read_yaml, validate
 from qcsurrogate.reference.functional import require_functional
 from qcsurrogate.reference.settings import Method, Targets
@@ -229,7 +230,7 @@ def make_spec(data: dict[str, Any], source: str, folder: Path, overrides: Mappin
     """
     anchor(data.get("structures"), folder)
     for key, value in (overrides or {}).items():
-        _override(data, key, value, source)
+        nested.override(data, key, value, source)
     anchor(data.get("structures"), Path.cwd())
     spec = _validated(data, source)
     try:
@@ -256,13 +257,7 @@ def spec_schema() -> dict[str, Any]:
 
 def differences(before: DataSpec, after: DataSpec) -> list[str]:
     """Lines ``method.xc: 'pbe' -> 'b3lyp'`` for everything that must not change."""
-    old, new = _flatten(before.identity()), _flatten(after.identity())
-    absent = "(nothing)"
-    return [
-        f"{key}: {old.get(key, absent)!r} -> {new.get(key, absent)!r}"
-        for key in dict.fromkeys([*old, *new])
-        if key not in old or key not in new or old[key] != new[key]
-    ]
+    return nested.differences(before.identity(), after.identity())
 
 
 def _find(source: str | Path) -> tuple[Path, Path]:
@@ -285,24 +280,3 @@ def _validated(data: dict[str, Any], source: str) -> DataSpec:
     if missing and not set(data) - set(DataSpec.model_fields):  # an unknown key may be the missing one misspelt
         raise SpecError(f"{source}: {missing[0]}: missing; expected {_NEEDED[missing[0]]}")
     return validate(DataSpec, data, source)
-
-
-def _override(data: dict[str, Any], key: str, value: Any, source: str) -> None:
-    *parents, last = key.split(".")
-    for parent in parents:
-        inner = data.setdefault(parent, {})
-        if not isinstance(inner, dict):
-            raise SpecError(f"{source}: cannot set '{key}': '{parent}' is no mapping")
-        data = inner
-    data[last] = value
-
-
-def _flatten(data: Any, prefix: str = "") -> dict[str, Any]:
-    if isinstance(data, list) and any(isinstance(value, dict) for value in data):
-        data = dict(enumerate(data))
-    if not isinstance(data, dict):
-        return {prefix: data}
-    flat: dict[str, Any] = {}
-    for key, value in data.items():
-        flat |= _flatten(value, f"{prefix}.{key}" if prefix else key)
-    return flat

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from qcsurrogate.errors import SpecError
-from qcsurrogate.files.yaml_model import parse_yaml, read_yaml, validate
+from qcsurrogate.files.nested import override, parse_override
+from qcsurrogate.files.yaml_model import read_yaml, validate
 
 HARMLESS_KEYS = frozenset({"checkpoint_every", "max_minutes", "patience", "tensorboard"})
 """Settings of ``training`` that may change between a run and its resumption: no step depends on them.
@@ -97,11 +98,10 @@ def load_run_config(
     Raises:
         SpecError: if the file cannot be read, or for an unknown key or an impossible value.
     """
-    data: Mapping[str, Any] = {} if path is None else read_yaml(Path(path))
-    data = _merged({"model": model or {}}, data)
-    for text in overrides:
-        data = _overridden(data, text)
+    data = deepcopy(_merged({"model": model or {}}, {} if path is None else read_yaml(Path(path))))
     source = "the training options" if path is None else f"'{path}'"
+    for text in overrides:
+        override(data, *parse_override(text), source)
     config_type: type[RunConfig[Settings]] = RunConfig[model_settings]  # type: ignore[valid-type]
     return validate(config_type, data, source)
 
@@ -114,32 +114,3 @@ def _merged(first: Mapping[str, Any], then: Mapping[str, Any]) -> dict[str, Any]
         if isinstance(first[key], Mapping) and isinstance(then[key], Mapping)
     }
     return {**first, **then, **both}
-
-
-def _overridden(data: Mapping[str, Any], text: str) -> dict[str, Any]:
-    """``data`` with one ``a.b=c`` applied; nothing that is given is changed."""
-    name, equals, value_text = text.partition("=")
-    keys = name.strip().split(".")
-    if not equals or not all(keys):
-        raise SpecError(f"cannot use the override '{text}'; expected section.key=value, such as training.steps=2000")
-    value = parse_yaml(f"value: {value_text}", text)["value"]
-
-    def replaced(mapping: Any, keys: Sequence[str]) -> dict[str, Any]:
-        if not isinstance(mapping, Mapping):
-            raise SpecError(f"cannot use the override '{text}': '{mapping}' is a value, it has no key '{keys[0]}'")
-        inner = value if len(keys) == 1 else replaced(mapping.get(keys[0], {}), keys[1:])
-        return {**mapping, keys[0]: inner}
-
-    return replaced(data, keys)
-
-
-def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """A line ``key: old -> new`` for every difference between two nested mappings."""
-    lines = []
-    for key in sorted({*old, *new}):
-        before, after = old.get(key, "nothing"), new.get(key, "nothing")
-        if isinstance(before, Mapping) and isinstance(after, Mapping):
-            lines += changed_keys(before, after, f"{prefix}{key}.")
-        elif before != after:
-            lines.append(f"{prefix}{key}: {before} -> {after}")
-    return lines

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from qcsurrogate.errors import StoreError, TrainingError
 from qcsurrogate.files.atomic import TEMPORARY_SUFFIX, exclusive_lock, is_locked, make_folder, write_atomically
+from qcsurrogate.files.nested import differences
 from qcsurrogate.files.yaml_model import dump_yaml
 from qcsurrogate.interrupts import Interrupts
 from qcsurrogate.models.files import ModelMetadata, write_model
@@ -33,7 +34,7 @@ from qcsurrogate.training.checkpoint import (
     restore_checkpoint,
     write_checkpoint,
 )
-from qcsurrogate.training.config import HARMLESS_KEYS, RunConfig, TrainingConfig, changed_keys
+from qcsurrogate.training.config import HARMLESS_KEYS, RunConfig, TrainingConfig
 from qcsurrogate.training.optimisers import learning_rate_factor, make_optimisers, set_learning_rate
 from qcsurrogate.training.reporting import Reporter
 from qcsurrogate.training.sampler import EpochSampler
@@ -407,7 +408,7 @@ def _check_same_run(out: Path, earlier: Progress, now: Progress) -> None:
         "network": (earlier.network, now.network),
     }
     for what, (old, new) in pairs.items():
-        changes = changed_keys(old, new)
+        changes = differences(old, new)
         if changes:
             more = f" and {len(changes) - 10} more" if len(changes) > 10 else ""
             raise TrainingError(

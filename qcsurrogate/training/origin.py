@@ -15,12 +15,13 @@ from qcsurrogate.basis import BasisSet, same_functions
 from qcsurrogate.domain import Domain
 from qcsurrogate.errors import StoreError, TrainingError
 from qcsurrogate.files.atomic import make_folder, write_atomically
+from qcsurrogate.files.nested import differences
 from qcsurrogate.models.base import SurrogateModel
 from qcsurrogate.models.files import ModelMetadata, read_model
 from qcsurrogate.models.statistics import Standardisation
 from qcsurrogate.reference.settings import Method
 from qcsurrogate.registry import Quantity
-from qcsurrogate.training.config import Origin, changed_keys
+from qcsurrogate.training.config import Origin
 from qcsurrogate.training.loop import MODEL_NAME
 
 ORIGIN_NAME: Final = "origin.safetensors"
@@ -84,7 +85,7 @@ class Beginning:
 
     def require_settings(self, settings: Mapping[str, Any]) -> None:
         """Refuse other settings of the network."""
-        if changes := changed_keys(self.settings, settings, "model."):
+        if changes := differences({"model": self.settings}, {"model": settings}):
             raise TrainingError(
                 f"'{self.path}' has other settings of the network ({changes[0]}); expected its own: leave them out, or "
                 "train without --from"
@@ -128,7 +129,7 @@ class Beginning:
         own, found = self.model.output_basis, fresh.output_basis
         if own is not None and found is not None:
             self._require_basis(found, own, str(store))
-        if changes := changed_keys(_conventions(self.model), _conventions(fresh)):
+        if changes := differences(_conventions(self.model), _conventions(fresh)):
             raise TrainingError(
                 f"the labels of the store '{store}' are not those of the model '{self.path}' ({changes[0]}); expected "
                 "the same: train without --from"
@@ -150,7 +151,7 @@ class Beginning:
     def level_changes(self, method: Method) -> list[str]:
         """Lines for what makes the store another level of theory than the model's."""
         old, new = self.metadata.method.key_content(), method.key_content()
-        return [c for c in changed_keys(old, new) if c.partition(":")[0].partition(".")[0] not in _NO_LEVEL_OF_THEORY]
+        return [c for c in differences(old, new) if c.partition(":")[0].partition(".")[0] not in _NO_LEVEL_OF_THEORY]
 
     def domain(self, store: Domain, method: Method, step: int) -> Domain | None:
         """What the model has seen after some steps on a store: both, if they are of one level of theory.

@@ -16,7 +16,7 @@ from qcsurrogate.comparison.headline import Rule, headline
 from qcsurrogate.comparison.page import distribution_table, figure_table
 from qcsurrogate.comparison.report import render_report
 from qcsurrogate.comparison.schema import Distribution, FigureSummary, Saving
-from qcsurrogate.comparison.text import flat, readable, spoken
+from qcsurrogate.comparison.text import readable, spoken, spoken_settings
 from qcsurrogate.quantities.density.judge import DensityJudge
 from qcsurrogate.quantities.hamiltonian.breakdown import by_distance, peak_borders
 from qcsurrogate.quantities.hamiltonian.judge import HamiltonianJudge
@@ -246,7 +246,7 @@ def test_settings_are_words(value, words):
 
 def test_nested_settings_are_flat():
     config = {"model": {"encoder": {"layers": 2, "average_neighbours": None}}, "seed": 0, "extensions": []}
-    assert list(flat(config)) == [
+    assert list(spoken_settings(config)) == [
         ("model.encoder.layers", "2"),
         ("model.encoder.average_neighbours", "not set"),
         ("seed", "0"),
