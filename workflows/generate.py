@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from qcsurrogate.clusters.start import load_cluster, local_cluster, running_scheduler
+from qcsurrogate.clusters.settings import load_cluster, local_cluster, running_scheduler
 from qcsurrogate.errors import QCSurrogateError
 from qcsurrogate.generation import generate
 from qcsurrogate.store.spec import load_spec

@@ -147,7 +147,7 @@ def _say_split(path: str) -> None:
 
 
 def _cluster(options: argparse.Namespace) -> ClusterSettings:
-    from qcsurrogate.clusters.start import load_cluster, local_cluster, running_scheduler
+    from qcsurrogate.clusters.settings import load_cluster, local_cluster, running_scheduler
 
     if options.cluster is not None and options.scheduler is not None:
         raise SpecError("--scheduler is not allowed with --cluster; give the one where it is to be computed")

@@ -18,7 +18,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -29,6 +28,7 @@ from distributed.diagnostics.plugin import SchedulerPlugin
 from qcsurrogate.clusters.queues import THREAD_VARIABLES, WORKER_CONFIG, job_queue_module
 from qcsurrogate.clusters.settings import ClusterSettings, SlurmRunnerSettings
 from qcsurrogate.clusters.tls import Keys, ready_keys
+from qcsurrogate.clusters.watch import Connection, dashboard_link
 from qcsurrogate.errors import ClusterError, SpecError
 from qcsurrogate.files.atomic import make_folder
 
@@ -39,19 +39,11 @@ SCHEDULER_CONFIG = {"distributed.scheduler.allowed-failures": 0, "distributed.sc
 """How a scheduler must treat tasks that outlive their worker; see the driver."""
 
 
-@dataclass(frozen=True)
-class Allocation:
-    """What the driving task of an allocation sees: a client, and how many tasks work."""
-
-    client: Client
-    workers: int
-
-
 @contextlib.contextmanager
-def taking_part(settings: ClusterSettings) -> Iterator[Allocation | None]:
+def taking_part(settings: ClusterSettings) -> Iterator[Connection | None]:
     """Enter this before anything else: a task that is to serve does so here, and exits.
 
-    Only the driving task of a ``slurm_runner`` cluster gets an allocation, and only it
+    Only the driving task of a ``slurm_runner`` cluster gets a connection, and only it
     goes on; for every other kind of cluster there is none, and nothing happens.
 
     Raises:
@@ -73,7 +65,7 @@ def taking_part(settings: ClusterSettings) -> Iterator[Allocation | None]:
     except OSError as error:
         raise ClusterError(f"the driving task cannot reach the scheduler at {address}: {error}") from error
     with client:
-        yield Allocation(client, tasks - 2)
+        yield Connection(client, settings.threads, tasks - 2, dashboard_link(settings, client))
 
 
 def _place() -> tuple[int, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from typing import Annotated
+from typing import Annotated, Any
 
 from dask.utils import parse_bytes, parse_timedelta
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
@@ -115,3 +115,23 @@ class Started(Settings):
         if text is not None and not _SCRATCH.fullmatch(text):
             raise ValueError(f"expected a path that may hold $VARIABLES, got {text!r}")
         return text
+
+
+class Networked(Started, Encrypted):
+    """Workers on other nodes; the scheduler runs where ``generate`` runs."""
+
+    interface: Annotated[Word | None, Field(description="Network interface of workers, such as 'ib0'.")] = None
+    scheduler_interface: Annotated[
+        Word | None, Field(description="Network interface of the node where generate runs; default: as the workers.")
+    ] = None
+    scheduler_port: Annotated[int, Field(ge=0, le=65535, description="TCP port of the scheduler; 0: any.")] = 0
+
+    @property
+    def scheduler_options(self) -> dict[str, Any]:
+        """What Dask's scheduler is started with."""
+        return {
+            "port": self.scheduler_port,
+            "interface": self.scheduler_interface or self.interface,
+            "dashboard": bool(self.dashboard),
+            "dashboard_address": self.dashboard_address,
+        }

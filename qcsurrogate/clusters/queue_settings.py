@@ -12,11 +12,10 @@ from qcsurrogate.clusters.fields import (
     FROZEN,
     Count,
     Duration,
-    Encrypted,
     FolderOrFile,
     Line,
     Memory,
-    Started,
+    Networked,
     Word,
 )
 
@@ -49,7 +48,7 @@ class Adaptive(BaseModel):
         return self
 
 
-class _Jobs(Started, Encrypted):
+class _Jobs(Networked):
     """One job per worker, in a batch system; the scheduler runs where ``generate`` runs."""
 
     workers: Annotated[Count | None, Field(description="Jobs to keep up. Either this or ``adaptive``.")] = None
@@ -67,11 +66,6 @@ class _Jobs(Started, Encrypted):
     lifetime_stagger: Annotated[
         Duration | None, Field(description="Lifetimes differ by up to this, either way; default: derived.")
     ] = None
-    interface: Annotated[Word | None, Field(description="Network interface of workers, such as 'ib0'.")] = None
-    scheduler_interface: Annotated[
-        Word | None, Field(description="Network interface of the node where generate runs; default: as the workers.")
-    ] = None
-    scheduler_port: Annotated[int, Field(ge=0, le=65535, description="TCP port of the scheduler; 0: any.")] = 0
     job_name: Annotated[Word, Field(max_length=15, description="Name of the jobs.")] = "qcsurrogate"
     logs: Annotated[
         FolderOrFile | None,

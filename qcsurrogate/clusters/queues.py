@@ -130,14 +130,7 @@ def quoted_directive(line: str) -> str:
 
 def cluster_options(settings: QueueSettings, keys: Keys | None, scratch: Path) -> dict[str, Any]:
     """Keywords of dask-jobqueue's cluster: one worker with one task slot per job."""
-    scheduler = {
-        "port": settings.scheduler_port,
-        "dashboard": bool(settings.dashboard),
-        "dashboard_address": settings.dashboard_address,
-    }
-    interface = settings.scheduler_interface or settings.interface
-    if interface is not None:
-        scheduler["interface"] = interface
+    scheduler = {name: value for name, value in settings.scheduler_options.items() if value is not None}
     return {
         "n_workers": 0,
         "cores": 1,  # of Dask: how many tasks a worker runs at a time; OpenMP threads are asked for below

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast, get_args
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
-from qcsurrogate.clusters.fields import Count, Encrypted, FolderOrFile, Line, Memory, Settings, Started, Word
-from qcsurrogate.clusters.queue_settings import LsfSettings, PbsSettings, QueueSettings, SgeSettings, SlurmSettings
+from qcsurrogate.clusters.fields import Count, Encrypted, FolderOrFile, Line, Memory, Networked, Settings, Word
+from qcsurrogate.clusters.queue_settings import QueueSettings
 from qcsurrogate.errors import SpecError, suggestion
 from qcsurrogate.files.yaml_model import read_yaml, validate
 
@@ -30,7 +30,7 @@ class LocalSettings(Settings):
     tls_folder: Annotated[FolderOrFile, Field(description="Folder of the keys.")] = "~/.qcsurrogate/tls"
 
 
-class SshSettings(Started, Encrypted):
+class SshSettings(Networked):
     """Worker processes on machines that can be reached through SSH without a password."""
 
     kind: Literal["ssh"]
@@ -45,11 +45,6 @@ class SshSettings(Started, Encrypted):
     known_hosts: Annotated[
         FolderOrFile | None, Field(description="File of host keys; default: ~/.ssh/known_hosts.")
     ] = None
-    interface: Annotated[Word | None, Field(description="Network interface of workers.")] = None
-    scheduler_interface: Annotated[
-        Word | None, Field(description="Network interface of this machine; default: as the workers.")
-    ] = None
-    scheduler_port: Annotated[int, Field(ge=0, le=65535, description="TCP port of the scheduler; 0: any.")] = 0
 
 
 class SchedulerSettings(Encrypted):
@@ -105,15 +100,9 @@ class SlurmRunnerSettings(Encrypted):
 
 ClusterSettings = LocalSettings | QueueSettings | SshSettings | SchedulerSettings | SlurmRunnerSettings
 
-_KINDS: dict[str, type[BaseModel]] = {
-    "local": LocalSettings,
-    "slurm": SlurmSettings,
-    "pbs": PbsSettings,
-    "sge": SgeSettings,
-    "lsf": LsfSettings,
-    "ssh": SshSettings,
-    "scheduler": SchedulerSettings,
-    "slurm_runner": SlurmRunnerSettings,
+_KINDS = {
+    str(get_args(kind.model_fields["kind"].annotation)[0]): kind
+    for kind in cast(tuple[type[BaseModel], ...], get_args(ClusterSettings))
 }
 
 
@@ -156,13 +145,11 @@ def local_cluster(n_workers: int | None = None, threads: int = 1, *, dashboard: 
     return validate(LocalSettings, {"workers": n_workers, "threads": threads, "dashboard": dashboard}, "options")
 
 
-def running_scheduler(
-    address: str, threads: int = 1, *, tls_folder: str | None = None, dashboard: bool = False
-) -> SchedulerSettings:
+def running_scheduler(address: str, threads: int = 1, *, tls_folder: str | None = None) -> SchedulerSettings:
     """A scheduler that runs already: what ``--scheduler ADDRESS`` means.
 
     Raises:
         SpecError: if the address is not one, or plain TCP beyond this machine.
     """
-    data = {"kind": "scheduler", "address": address, "threads": threads, "dashboard": dashboard}
+    data = {"kind": "scheduler", "address": address, "threads": threads}
     return validate(SchedulerSettings, data | ({"tls_folder": tls_folder} if tls_folder else {}), "--scheduler")

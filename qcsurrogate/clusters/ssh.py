@@ -73,21 +73,10 @@ def ssh_cluster(settings: SshSettings, keys: Keys | None) -> SpecCluster:
         raise SpecError(
             "SSH needs the package 'asyncssh'; expected it installed: pip install 'qcsurrogate[cluster]'"
         ) from error
-    interface = settings.scheduler_interface or settings.interface
-    scheduler = {
-        "cls": Scheduler,
-        "options": {
-            "protocol": "tls://" if keys else "tcp://",
-            "security": keys.security() if keys else None,
-            "interface": interface,
-            "port": settings.scheduler_port,
-            "dashboard": bool(settings.dashboard),
-            "dashboard_address": settings.dashboard_address,
-        },
-    }
-    return SpecCluster(
-        scheduler=scheduler, security=keys.security() if keys else None, name="ssh", silence_logs="CRITICAL"
-    )
+    security = keys.security() if keys else None
+    options = settings.scheduler_options | {"protocol": "tls://" if keys else "tcp://", "security": security}
+    scheduler = {"cls": Scheduler, "options": options}
+    return SpecCluster(scheduler=scheduler, security=security, name="ssh", silence_logs="CRITICAL")
 
 
 def ssh_workers(settings: SshSettings, keys: Keys | None) -> dict[str, dict[str, Any]]:

@@ -12,7 +12,6 @@ import logging
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from distributed import Client, LocalCluster
 from distributed.core import Status
 from distributed.deploy.spec import SpecCluster
 
-from qcsurrogate.clusters.allocation import QUIET, SCHEDULER_CONFIG, Allocation, taking_part
+from qcsurrogate.clusters.allocation import QUIET, SCHEDULER_CONFIG
 from qcsurrogate.clusters.queue_settings import QueueSettings
 from qcsurrogate.clusters.queues import (
     THREAD_VARIABLES,
@@ -40,75 +39,24 @@ from qcsurrogate.clusters.settings import (
     SchedulerSettings,
     SlurmRunnerSettings,
     SshSettings,
-    load_cluster,
-    local_cluster,
-    running_scheduler,
-    shipped_clusters,
 )
 from qcsurrogate.clusters.ssh import SshWorker, ssh_cluster, ssh_workers
-from qcsurrogate.clusters.tls import Keys, make_keys, ready_keys
-from qcsurrogate.clusters.watch import Job, Limits, Look, Watchdog
+from qcsurrogate.clusters.tls import Keys, ready_keys
+from qcsurrogate.clusters.watch import Connection, Job, Limits, Look, Watchdog, dashboard_link
 from qcsurrogate.errors import ClusterError, SpecError
-
-__all__ = [
-    "Allocation",
-    "ClusterSettings",
-    "Connection",
-    "allowed_failures",
-    "connected",
-    "load_cluster",
-    "local_cluster",
-    "make_keys",
-    "running_scheduler",
-    "shipped_clusters",
-    "taking_part",
-]
 
 _CONNECT_SECONDS = 30.0
 _LOCAL_LIMITS = Limits(look_every=5.0, startup=600.0, failures=5)
 
 
-@dataclass(frozen=True)
-class Connection:
-    """A cluster as the driver sees it.
-
-    Attributes:
-        client: for submitting.
-        threads: OpenMP threads of one worker.
-        workers: worker processes that were asked for, at most; None where others start them.
-        dashboard: address of the web page, where one was asked for.
-    """
-
-    client: Client
-    threads: int = 1
-    workers: int | None = None
-    dashboard: str | None = None
-    watchdog: Watchdog | None = None
-
-    def tend(self) -> None:
-        """Keep the workers up: cheap, to be called every few seconds."""
-        if self.watchdog is not None:
-            self.watchdog.tend()
-
-    def slots(self) -> int:
-        """How many tasks can run at a time once all workers are there; at least one."""
-        return max(1, self.workers if self.workers is not None else sum(self.client.nthreads().values()))
-
-
 @contextlib.contextmanager
-def connected(
-    settings: ClusterSettings,
-    scratch: Path,
-    log: Callable[[str], None],
-    allocation: Allocation | None = None,
-) -> Iterator[Connection]:
+def connected(settings: ClusterSettings, scratch: Path, log: Callable[[str], None]) -> Iterator[Connection]:
     """Workers as the settings want them, for as long as this is entered.
 
     Args:
         settings: where to run.
         scratch: folder for temporary files of local workers, and for logs and keys of jobs.
         log: takes one line per event: a worker that is replaced, and why.
-        allocation: what :func:`taking_part` gave.
 
     Raises:
         SpecError: if a package is missing, or keys cannot be used.
@@ -119,11 +67,7 @@ def connected(
             with _running(settings, log) as connection:
                 yield connection
         case SlurmRunnerSettings():
-            if allocation is None:
-                raise SpecError("kind 'slurm_runner' needs its allocation; expected taking_part() to be entered first")
-            yield Connection(
-                allocation.client, settings.threads, allocation.workers, _link(settings, allocation.client)
-            )
+            raise SpecError("kind 'slurm_runner' needs its allocation; expected taking_part() to be entered first")
         case _:
             with _started(settings, scratch, log) as connection:
                 yield connection
@@ -152,7 +96,7 @@ def _running(settings: SchedulerSettings, log: Callable[[str], None]) -> Iterato
     with client:
         if not client.nthreads():
             log(f"the scheduler at {settings.address} has no workers yet")
-        yield Connection(client, settings.threads, None, _link(settings, client))
+        yield Connection(client, settings.threads, None, dashboard_link(settings, client))
 
 
 @contextlib.contextmanager
@@ -170,7 +114,7 @@ def _started(
             watchdog = Watchdog(cluster, _look(settings), _tail(settings, scratch), _limits(settings), log)
             workers = _ask_for_workers(settings, keys, cluster, watchdog)
             client = stack.enter_context(Client(cluster))
-        yield Connection(client, settings.threads, workers, _link(settings, client), watchdog)
+        yield Connection(client, settings.threads, workers, dashboard_link(settings, client), watchdog)
 
 
 def _configuration(settings: LocalSettings | QueueSettings | SshSettings, scratch: Path) -> dict[str, Any]:
@@ -292,10 +236,6 @@ def _limits(settings: LocalSettings | QueueSettings | SshSettings) -> Limits:
     if isinstance(settings, LocalSettings):
         return _LOCAL_LIMITS
     return Limits(settings.look_every_seconds, settings.startup_seconds, settings.failures_allowed)
-
-
-def _link(settings: ClusterSettings, client: Client) -> str | None:
-    return client.dashboard_link if settings.dashboard else None
 
 
 @contextlib.contextmanager

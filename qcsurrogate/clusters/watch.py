@@ -22,8 +22,10 @@ from qcsurrogate.clusters.queues import JobState
 from qcsurrogate.errors import ClusterError
 
 if TYPE_CHECKING:
-    from distributed import Scheduler
+    from distributed import Client, Scheduler
     from distributed.deploy.spec import SpecCluster
+
+    from qcsurrogate.clusters.settings import ClusterSettings
 
 Job = Any
 """What a cluster holds per worker: a nanny, a batch job, a process behind SSH."""
@@ -193,6 +195,37 @@ class Watchdog:
             self._log(f"{message}; they are tried again")
         else:
             self._refusals = 0
+
+
+@dataclass(frozen=True)
+class Connection:
+    """A cluster as the driver sees it.
+
+    Attributes:
+        client: for submitting.
+        threads: OpenMP threads of one worker.
+        workers: worker processes that were asked for, at most; None where others start them.
+        dashboard: address of the web page, where one was asked for.
+    """
+
+    client: Client
+    threads: int = 1
+    workers: int | None = None
+    dashboard: str | None = None
+    watchdog: Watchdog | None = None
+
+    def tend(self) -> None:
+        """Keep the workers up: cheap, to be called every few seconds."""
+        if self.watchdog is not None:
+            self.watchdog.tend()
+
+    def slots(self) -> int:
+        """How many tasks can run at a time once all workers are there; at least one."""
+        return max(1, self.workers if self.workers is not None else sum(self.client.nthreads().values()))
+
+
+def dashboard_link(settings: ClusterSettings, client: Client) -> str | None:
+    return client.dashboard_link if settings.dashboard else None
 
 
 def _called(name: Any, job: Job) -> str:

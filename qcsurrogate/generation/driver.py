@@ -18,7 +18,7 @@ from typing import Any, Final, Literal
 import numpy as np
 from distributed import Client, Future, KilledWorker, wait
 
-from qcsurrogate.clusters.start import Connection
+from qcsurrogate.clusters.watch import Connection
 from qcsurrogate.errors import ClusterError
 from qcsurrogate.files.atomic import remove_quietly
 from qcsurrogate.generation.batches import CostModel, Queue, seconds_left, size_measures

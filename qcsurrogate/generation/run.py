@@ -17,9 +17,10 @@ from time import perf_counter
 import numpy as np
 from distributed import Client
 
-from qcsurrogate.clusters.allocation import Allocation, taking_part
-from qcsurrogate.clusters.settings import ClusterSettings
-from qcsurrogate.clusters.start import Connection, connected, local_cluster
+from qcsurrogate.clusters.allocation import taking_part
+from qcsurrogate.clusters.settings import ClusterSettings, local_cluster
+from qcsurrogate.clusters.start import connected
+from qcsurrogate.clusters.watch import Connection
 from qcsurrogate.errors import ClusterError, SpecError, StoreError
 from qcsurrogate.files.atomic import (
     cannot_write,
@@ -86,7 +87,7 @@ def generate(
     Args:
         spec: what to compute.
         out: the store's folder; on a cluster, one that every worker sees.
-        cluster: where to compute, see :func:`qcsurrogate.clusters.start.load_cluster`;
+        cluster: where to compute, see :func:`qcsurrogate.clusters.settings.load_cluster`;
             by default in ``n_workers`` processes on this machine.
         client: a Dask client, instead of ``cluster``.
         n_workers: processes on this machine; by default one per ``threads`` cores.
@@ -126,6 +127,7 @@ def generate(
     folder = StoreFolder(Path(out).absolute())
     orders = Orders(str(folder.path), calculator, limits, time_limit, None if client is None else threads)
     with taking_part(settings) as allocation:  # a task of an allocation that only serves never comes back
+        given = allocation if client is None else Connection(client)
         folder.prepare()
         with exclusive_lock(folder.lock_file):
             leftovers = clean(folder)
@@ -137,7 +139,7 @@ def generate(
                 progress = Progress(len(todo), spec.name, quiet)
                 with (
                     contextlib.closing(progress),
-                    _connection(client, settings, folder, say, allocation) as connection,
+                    _connection(given, settings, folder, say) as connection,
                 ):
                     driver.compute(todo, alone, connection, progress)
             driver.finish()
@@ -187,20 +189,13 @@ def _todo(
 
 @contextlib.contextmanager
 def _connection(
-    client: Client | None,
-    settings: ClusterSettings,
-    folder: StoreFolder,
-    say: Callable[[str], None],
-    allocation: Allocation | None,
+    given: Connection | None, settings: ClusterSettings, folder: StoreFolder, say: Callable[[str], None]
 ) -> Iterator[Connection]:
-    """To the workers of the caller's client, which the caller looks after, or of the cluster that is wanted."""
-    if client is not None:
-        yield Connection(client)
-        return
+    """The one that is given, which others look after, or to the workers of the cluster that is wanted."""
     with contextlib.ExitStack() as stack:
         try:
             check_writable(folder.scratch)
-            connection = stack.enter_context(connected(settings, folder.scratch, say, allocation))
+            connection = given or stack.enter_context(connected(settings, folder.scratch, say))
         except ClusterError as error:
             trouble = disk_trouble_behind(error)
             if trouble is None:

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from qcsurrogate.clusters.allocation import taking_part
 from qcsurrogate.clusters.settings import parse_cluster
-from qcsurrogate.clusters.start import connected, taking_part
+from qcsurrogate.clusters.start import connected
 from qcsurrogate.errors import ClusterError, SpecError
 from tests.generation.stand_ins import ROOT
 
@@ -21,7 +22,9 @@ import os, signal, sys, time
 from pathlib import Path
 from qcsurrogate.errors import QCSurrogateError
 from qcsurrogate.clusters.settings import parse_cluster
-from qcsurrogate.clusters.start import allowed_failures, connected, taking_part
+from contextlib import nullcontext
+from qcsurrogate.clusters.allocation import taking_part
+from qcsurrogate.clusters.start import allowed_failures
 from tests.generation.test_cluster_allocation import surroundings
 
 def main(folder, how):
@@ -31,7 +34,7 @@ def main(folder, how):
         print("task", os.environ["SLURM_PROCID"], "drives", flush=True)
         if how == "early":
             sys.exit(2)
-        with connected(settings, Path(folder), print, allocation) as connection:
+        with nullcontext(allocation) as connection:
             connection.client.wait_for_workers(2, timeout=60)
             print(*connection.client.submit(surroundings).result(), connection.slots(), flush=True)
             print(allowed_failures(connection.client), len(connection.client.nthreads()), flush=True)

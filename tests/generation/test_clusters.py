@@ -18,12 +18,10 @@ import pytest
 from distributed import Client, get_worker
 
 from qcsurrogate.clusters.queues import THREAD_VARIABLES
-from qcsurrogate.clusters.settings import parse_cluster
+from qcsurrogate.clusters.settings import local_cluster, parse_cluster, running_scheduler
 from qcsurrogate.clusters.start import (
     allowed_failures,
     connected,
-    local_cluster,
-    running_scheduler,
 )
 from qcsurrogate.clusters.tls import Keys, make_keys
 from qcsurrogate.clusters.watch import Limits
