@@ -117,7 +117,7 @@ def test_the_estimate_is_that_of_the_cost_model(init):
     code, out, err = init("two.xyz", "--json")
     data = json.loads(out)
     assert (code, err) == (0, "")
-    plan = make_plan(load_spec(data["spec"]))
+    plan = make_plan(load_spec(data["spec"]))[0]
     seconds = CostModel().seconds(size_measures(plan.structures.n_atoms, plan.n_ao)).sum()
     assert data["estimated_core_seconds"] == pytest.approx(seconds)
     assert data["orbitals"] == [24, 29]

@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import CancelledError
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -222,7 +222,8 @@ class Driver:
                 self._pending.add(outcome.key)
                 self._learn(outcome)
             progress.advance(failed=outcome.kind == "error")
-            self._journal = replace(self._journal, failed=self._journal.failed + (outcome.kind == "error"))
+            failed = self._journal.failed + (outcome.kind == "error")
+            self._journal = self._journal.model_copy(update={"failed": failed})
         self._alone.extend(missing)
 
     def _learn(self, outcome: Outcome) -> None:
@@ -231,25 +232,26 @@ class Driver:
         plan = self.header.plan
         row = plan.index[outcome.key]
         self.model.learn(float(self._sizes[row]), outcome.seconds)
-        slow = SlowStructure(plan.structures.name(row), round(outcome.seconds, 3), int(plan.n_ao[row]))
-        slowest = sorted((*self._journal.slowest, slow), key=lambda s: -s.seconds)[:SLOWEST_KEPT]
-        self._journal = replace(
-            self._journal, slowest=tuple(slowest), busy_seconds=self._journal.busy_seconds + outcome.seconds
+        slow = SlowStructure(
+            name=plan.structures.name(row), seconds=round(outcome.seconds, 3), n_ao=int(plan.n_ao[row])
         )
+        slowest = sorted((*self._journal.slowest, slow), key=lambda s: -s.seconds)[:SLOWEST_KEPT]
+        busy = self._journal.busy_seconds + outcome.seconds
+        self._journal = self._journal.model_copy(update={"slowest": tuple(slowest), "busy_seconds": busy})
 
     def _write_journal(self, workers: int, remaining: int, expected: float | None, *, always: bool = False) -> None:
         if not always and time.monotonic() - self._last_journal < JOURNAL_EVERY_SECONDS:
             return
         self._last_journal = time.monotonic()
-        self._journal = replace(
-            self._journal,
-            updated=now(),
-            computed=self.n_complete,
-            remaining=remaining,
-            workers=workers,
-            expected_seconds=expected,
-            cost=self.model.to_moments(),
-        )
+        state = {
+            "updated": now(),
+            "computed": self.n_complete,
+            "remaining": remaining,
+            "workers": workers,
+            "expected_seconds": expected,
+            "cost": self.model.to_moments(),
+        }
+        self._journal = self._journal.model_copy(update=state)
         write_journal(self.folder.journal_file, self._journal)
 
 

@@ -38,7 +38,7 @@ from qcsurrogate.store.failures import Failure, checked_limits
 from qcsurrogate.store.folder import State, StoreFolder
 from qcsurrogate.store.growth import resumed
 from qcsurrogate.store.header import Header
-from qcsurrogate.store.plan import make_plan_and_report
+from qcsurrogate.store.plan import make_plan
 from qcsurrogate.store.progress import Progress
 from qcsurrogate.store.shards import read_records
 from qcsurrogate.store.spec import SPLIT_NAMES, DataSpec, HashSplit
@@ -130,11 +130,11 @@ def generate(
         given = allocation if client is None else Connection(client)
         folder.prepare()
         with exclusive_lock(folder.lock_file):
-            leftovers = clean(folder)
+            interrupted, next_shard = clean(folder)
             header = (resumed if folder.is_planned else _planned)(folder, spec, say)
             pending = _undamaged_pending(folder, header)
-            driver = Driver(folder, header, orders, pending, leftovers.next_shard)
-            todo, alone = _todo(folder, header, leftovers.interrupted, retry_failed)
+            driver = Driver(folder, header, orders, pending, next_shard)
+            todo, alone = _todo(folder, header, interrupted, retry_failed)
             if todo := todo[:limit]:
                 progress = Progress(len(todo), spec.name, quiet)
                 with (
@@ -150,7 +150,7 @@ def generate(
 
 def _planned(folder: StoreFolder, spec: DataSpec, say: Callable[[str], None]) -> Header:
     say(f"planning {spec.name}")
-    plan, collected = make_plan_and_report(spec)
+    plan, collected = make_plan(spec)
     say("structures: " + ", ".join(f"{what} {n}" for what, n in collected.items()))
     if isinstance(spec.split, HashSplit):
         sizes = zip(SPLIT_NAMES, np.bincount(plan.split, minlength=len(SPLIT_NAMES)).tolist(), strict=True)

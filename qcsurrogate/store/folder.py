@@ -27,8 +27,6 @@ import os
 import socket
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -62,56 +60,15 @@ State = Literal["waiting", "running", "complete", "error"]
 STATES: tuple[State, ...] = ("waiting", "running", "complete", "error")
 
 
-@dataclass(frozen=True)
 class StoreFolder:
     """Paths of a store, and the operations on them."""
 
-    path: Path
-
-    @cached_property
-    def header_file(self) -> Path:
-        return self.path / HEADER_NAME
-
-    @cached_property
-    def lock_file(self) -> Path:
-        return self.path / "lock"
-
-    @cached_property
-    def shards(self) -> Path:
-        return self.path / "shards"
-
-    @cached_property
-    def pending(self) -> Path:
-        return self.path / "pending"
-
-    @cached_property
-    def errors(self) -> Path:
-        return self.path / "errors"
-
-    @cached_property
-    def attempts(self) -> Path:
-        return self.path / "attempts"
-
-    @cached_property
-    def running(self) -> Path:
-        return self.path / "running"
-
-    @cached_property
-    def batches(self) -> Path:
-        return self.path / "batches"
-
-    @cached_property
-    def journal_file(self) -> Path:
-        return self.path / "journal.json"
-
-    @cached_property
-    def scratch(self) -> Path:
-        return self.path / "scratch"
-
-    @property
-    def folders(self) -> tuple[Path, ...]:
-        """Every folder inside."""
-        return self.shards, self.pending, self.errors, self.attempts, self.running, self.batches, self.scratch
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.header_file, self.lock_file, self.journal_file = path / HEADER_NAME, path / "lock", path / "journal.json"
+        names = ("shards", "pending", "errors", "attempts", "running", "batches", "scratch")
+        self.folders = tuple(path / name for name in names)
+        self.shards, self.pending, self.errors, self.attempts, self.running, self.batches, self.scratch = self.folders
 
     def pending_file(self, key: str) -> Path:
         return self.pending / f"{key}{RAW_SUFFIX}"
@@ -253,5 +210,5 @@ def names_in(folder: Path) -> list[str]:
         return []
 
 
-def stems_in(folder: Path, suffix: str = "", prefix: str = "") -> set[str]:
-    return {name.removesuffix(suffix) for name in names_in(folder) if name.endswith(suffix) and name.startswith(prefix)}
+def stems_in(folder: Path, suffix: str = "") -> set[str]:
+    return {name.removesuffix(suffix) for name in names_in(folder) if name.endswith(suffix)}

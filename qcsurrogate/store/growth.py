@@ -16,7 +16,7 @@ from qcsurrogate.errors import SpecError
 from qcsurrogate.reference.atoms import free_atoms
 from qcsurrogate.store.folder import StoreFolder
 from qcsurrogate.store.header import Extent, Header, source_digest, write_header, write_plan_and_spec
-from qcsurrogate.store.plan import make_plan_and_report
+from qcsurrogate.store.plan import make_plan
 from qcsurrogate.store.spec import SPLIT_NAMES, AutoSplit, DataSpec, HashSplit, MoleculeSplit, SizeSplit, differences
 from qcsurrogate.store.store import Store
 
@@ -44,7 +44,7 @@ def resumed(folder: StoreFolder, spec: DataSpec, say: Callable[[str], None]) -> 
     if not of_structures and digest in (None, header.source_digest):
         return header if not changes else _revised(folder, replace(header, spec=spec))
     say(f"planning {spec.name}: its structures have changed since '{folder.path.name}' was planned")
-    plan, collected = make_plan_and_report(spec, header.plan)
+    plan, collected = make_plan(spec, header.plan)
     say("structures: " + ", ".join(f"{what} {n}" for what, n in collected.items()))
     n_new, surplus = len(plan) - len(header.plan), collected.get("left out: more than the split asks for", 0)
     say(f"store grows: {n_new} new structure{'s' * (n_new != 1)}, {len(header.plan)} kept")

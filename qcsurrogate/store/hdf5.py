@@ -19,10 +19,10 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from io import RawIOBase
 from pathlib import Path
-from types import TracebackType
 from typing import Any, BinaryIO
 
 import h5py
@@ -114,7 +114,7 @@ def read_arrays(
         file_id = h5py.h5f.open_file_image(image)
     except _H5_ERRORS as error:
         raise damaged(path, f"HDF5 cannot open it ({error})") from error
-    with ArrayFile(path, h5py.File(file_id), expected, len(image)) as file:
+    with closing(ArrayFile(path, h5py.File(file_id), expected, len(image))) as file:
         return {name: file.read(name) for name in expected}
 
 
@@ -202,14 +202,6 @@ class ArrayFile:
         """Let go of the file."""
         self._last.clear()
         self._file.close()
-
-    def __enter__(self) -> ArrayFile:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def damaged(path: Path, what: str) -> StoreError:

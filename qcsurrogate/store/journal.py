@@ -6,11 +6,10 @@ and a missing or damaged one counts as empty.
 
 from __future__ import annotations
 
-import math
 import time
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from qcsurrogate.errors import StoreError
 from qcsurrogate.files.atomic import json_bytes, read_json, write_atomically
@@ -19,8 +18,11 @@ SLOWEST_KEPT = 20
 _LIMIT_BYTES = 2**20
 
 
-@dataclass(frozen=True)
-class SlowStructure:
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class SlowStructure(_Frozen):
     """One of the structures that took longest."""
 
     name: str
@@ -28,8 +30,7 @@ class SlowStructure:
     n_ao: int
 
 
-@dataclass(frozen=True)
-class Journal:
+class Journal(_Frozen):
     """The state of the present or the last run.
 
     Attributes:
@@ -52,8 +53,8 @@ class Journal:
     workers: int = 0
     busy_seconds: float = 0.0
     expected_seconds: float | None = None
-    slowest: tuple[SlowStructure, ...] = ()
-    cost: tuple[float, ...] = field(default=())
+    slowest: tuple[SlowStructure, ...] = Field(default=(), max_length=SLOWEST_KEPT)
+    cost: tuple[float, ...] = Field(default=(), max_length=32)
 
     @property
     def records_per_hour(self) -> float | None:
@@ -64,30 +65,15 @@ class Journal:
 
 def write_journal(path: Path, journal: Journal) -> None:
     """Replace the journal."""
-    write_atomically(path, json_bytes(asdict(journal)))
+    write_atomically(path, json_bytes(journal.model_dump(mode="json")))
 
 
 def read_journal(path: Path) -> Journal:
     """The journal, or an empty one where there is none that can be read."""
     try:
-        data = read_json(path, _LIMIT_BYTES) if path.is_file() else {}
-        slowest = data.pop("slowest", [])
-        return Journal(
-            **{name: _number(value) for name, value in data.items() if name not in ("cost", "expected_seconds")},
-            expected_seconds=None if data.get("expected_seconds") is None else _number(data["expected_seconds"]),
-            slowest=tuple(
-                SlowStructure(str(s["name"]), _number(s["seconds"]), int(s["n_ao"])) for s in slowest[:SLOWEST_KEPT]
-            ),
-            cost=tuple(_number(x) for x in data.get("cost", [])[:32]),
-        )
-    except (StoreError, TypeError, ValueError, KeyError, AttributeError):
+        return Journal.model_validate(read_json(path, _LIMIT_BYTES))
+    except (StoreError, ValidationError):
         return Journal()
-
-
-def _number(value: Any) -> Any:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise ValueError(f"expected a number, got {value!r}")
-    return value
 
 
 def now() -> float:

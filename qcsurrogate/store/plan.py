@@ -183,20 +183,8 @@ class Plan:
         return Plan(keys, self.structures.take(rows), self.split[rows], self.n_ao[rows], self.n_aux[rows])
 
 
-def make_plan(spec: DataSpec) -> Plan:
-    """Collect a spec's structures, drop repeated ones, divide them.
-
-    Raises:
-        StructureError: for a file or geometry that cannot be used, or a spin that the
-            method does not treat.
-        SpecError: if the split does not fit the structures.
-        BasisError: if a basis lacks an element.
-    """
-    return make_plan_and_report(spec)[0]
-
-
-def make_plan_and_report(spec: DataSpec, before: Plan | None = None) -> tuple[Plan, dict[str, int]]:
-    """The plan of a spec, and how many structures were read or sampled, left out and why.
+def make_plan(spec: DataSpec, before: Plan | None = None) -> tuple[Plan, dict[str, int]]:
+    """Collect a spec's structures, drop repeated ones, divide them; and how many were read, left out and why.
 
     Args:
         spec: what to plan.
@@ -204,8 +192,11 @@ def make_plan_and_report(spec: DataSpec, before: Plan | None = None) -> tuple[Pl
             structures come first, as they are, and keep their parts.
 
     Raises:
-        StructureError, SpecError, BasisError: as :func:`make_plan`; also if the spec lacks
-            a structure of ``before``.
+        StructureError: for a file or geometry that cannot be used, or a spin that the
+            method does not treat.
+        SpecError: if the split does not fit the structures, or the spec lacks a structure
+            of ``before``.
+        BasisError: if a basis lacks an element.
     """
     collected = collect(spec)
     for structure in collected.structures:
@@ -270,19 +261,7 @@ def _n_functions(basis: BasisSet, structures: PlannedStructures) -> NDArray[np.i
 
 def write_plan(path: Path, plan: Plan) -> str:
     """Write a plan; returns the file's SHA-256."""
-    structures = plan.structures
-    values: dict[str, Any] = {
-        "keys": np.array([key.encode() for key in plan.keys], KEY_TYPE),
-        "names": structures.names,
-        "n_atoms": structures.n_atoms,
-        "n_ao": plan.n_ao,
-        "n_aux": plan.n_aux,
-        "charge": structures.charge,
-        "spin": structures.spin,
-        "split": plan.split,
-        "atomic_numbers": structures.atomic_numbers,
-        "positions": structures.positions,
-    }
+    values = {**vars(plan.structures), **vars(plan), "keys": np.array([key.encode() for key in plan.keys], KEY_TYPE)}
     return write_arrays(
         path,
         {

@@ -27,21 +27,6 @@ _MARK = b"qcrecord"
 _DIGEST_BYTES = 32
 
 
-class RawArrays:
-    """The arrays of such a file, with the ways of :class:`qcsurrogate.store.hdf5.ArrayFile`."""
-
-    def __init__(self, path: Path, expected: Mapping[str, Expected]) -> None:
-        """Read the file."""
-        self._arrays = read_raw(path, expected)
-
-    def read(self, name: str, start: int = 0, stop: int | None = None) -> NDArray[np.generic]:
-        """Rows ``start`` to ``stop`` of an array."""
-        return self._arrays[name][start:stop].copy()
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-
 def write_raw(path: Path, arrays: Mapping[str, StoredArray]) -> str:
     """Write arrays, verify the file, move it into place; returns the digest of its contents."""
     payload = b"".join(np.ascontiguousarray(array.values).tobytes() for array in arrays.values())

@@ -8,7 +8,7 @@ array must be follows from the plan alone, before a file is opened.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -87,15 +87,9 @@ class RecordFile:
 
     def part(self, key: str) -> RecordFile:
         """One record, still packed."""
-        row = self.keys.index(key)
-        arrays = frame_arrays((key,), self.plan, self.fields)
-        for field in self.fields:
-            dimension = DIMENSION[field.shape][0]
-            start, stop = row, row + 1
-            if dimension != "record":
-                start, stop = self.arrays[f"{dimension}_offsets"][row : row + 2]
-            arrays[field.name] = self.arrays[field.name][start:stop]
-        return RecordFile(self.plan, self.fields, (key,), arrays)
+        return one_record(
+            self, key, self.keys.index(key), self.arrays, lambda name, *rows: self.arrays[name][slice(*rows)]
+        )
 
     def _value(self, field: Field, row: int, n_ao: int) -> object:
         array = self.arrays[field.name]
@@ -105,6 +99,22 @@ class RecordFile:
         offsets = self.arrays[f"{dimension}_offsets"]
         part = array[offsets[row] : offsets[row + 1]]
         return unpack_triangle(part, n_ao) if field.shape == "triangle" else part.copy()
+
+
+def one_record(
+    file: RecordFile,
+    key: str,
+    row: int,
+    frame: Mapping[str, NDArray[Any]],
+    rows: Callable[[str, int, int], NDArray[Any]],
+) -> RecordFile:
+    """The record in a row of a file, packed, from the file's offsets and what gives rows of its arrays."""
+    arrays = frame_arrays((key,), file.plan, file.fields)
+    for field in file.fields:
+        offsets = frame.get(f"{DIMENSION[field.shape][0]}_offsets")
+        start, stop = (row, row + 1) if offsets is None else offsets[row : row + 2].tolist()
+        arrays[field.name] = rows(field.name, start, stop)
+    return RecordFile(file.plan, file.fields, (key,), arrays)
 
 
 def pack_triangle(matrix: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -12,13 +11,13 @@ from numpy.typing import NDArray
 from qcsurrogate.reference.record import ReferenceRecord
 from qcsurrogate.store.hdf5 import ArrayFile, damaged
 from qcsurrogate.store.plan import Plan
-from qcsurrogate.store.raw import RAW_SUFFIX, RawArrays
+from qcsurrogate.store.raw import RAW_SUFFIX, read_raw
 from qcsurrogate.store.shards import (
-    DIMENSION,
     RecordFile,
     check_contents,
     expected_arrays,
     frame_arrays,
+    one_record,
     stored_fields,
 )
 from qcsurrogate.store.spec import DataSpec
@@ -34,12 +33,11 @@ class RecordSlices:
 
     def __init__(self, path: Path, keys: tuple[str, ...], plan: Plan, spec: DataSpec) -> None:
         """Open a file."""
-        empty = RecordFile(plan, stored_fields(spec), keys, {})
-        self.path, self.plan, self.fields, self.keys = path, plan, empty.fields, keys
-        expected = expected_arrays(empty)
-        raw = path.suffix == RAW_SUFFIX
-        self._file = RawArrays(path, expected) if raw else ArrayFile.open(path, expected)
-        self._frame = frame_arrays(keys, plan, empty.fields)
+        self.path, self.keys, self._empty = path, keys, RecordFile(plan, stored_fields(spec), keys, {})
+        expected = expected_arrays(self._empty)
+        self._file = None if path.suffix == RAW_SUFFIX else ArrayFile.open(path, expected)
+        self._single = {} if self._file else read_raw(path, expected)
+        self._frame = frame_arrays(keys, plan, self._empty.fields)
         self._row = {key: row for row, key in enumerate(keys)}
 
     def record(self, key: str) -> ReferenceRecord:
@@ -51,31 +49,17 @@ class RecordSlices:
         row = self._row[key]
         for name, value in self._frame.items():
             stop = row + (2 if name.endswith("_offsets") else 1)
-            if not np.array_equal(self._file.read(name, row, stop), value[row:stop]):
+            if not np.array_equal(self.rows(name, row, stop), value[row:stop]):
                 raise damaged(self.path, f"'{name}' is not what the plan says")
-        arrays: dict[str, NDArray[Any]] = frame_arrays((key,), self.plan, self.fields)
-        for field in self.fields:
-            dimension = DIMENSION[field.shape][0]
-            start, stop = row, row + 1
-            if dimension != "record":
-                start, stop = (int(i) for i in self._frame[f"{dimension}_offsets"][row : row + 2])
-            arrays[field.name] = self._file.read(field.name, start, stop)
-        found = RecordFile(self.plan, self.fields, (key,), arrays)
-        check_contents(self.path, arrays, found)
+        found = one_record(self._empty, key, row, self._frame, self.rows)
+        check_contents(self.path, found.arrays, found)
         return found
 
-    def scalars(self, name: str) -> NDArray[Any]:
-        """(n_records, ...) one quantity that every record has once, of all records."""
-        return self._file.read(name)
+    def rows(self, name: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:
+        """Rows of an array of the file; all of one that every record has once are its values of all records."""
+        return self._file.read(name, start, stop) if self._file else self._single[name][start:stop].copy()
 
     def close(self) -> None:
         """Let go of the file."""
-        self._file.close()
-
-    def __enter__(self) -> RecordSlices:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+        if self._file:
+            self._file.close()

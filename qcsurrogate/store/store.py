@@ -85,15 +85,12 @@ class Store:
     _slices: _Slices = field(default_factory=_Slices)
 
     @classmethod
-    def open(cls, path: str | Path, *, check_digests: bool = False) -> Store:
+    def open(cls, path: str | Path) -> Store:
         """Open a store to read it; one that is still being generated too.
 
-        Args:
-            path: its folder.
-            check_digests: whether to read every shard once and compare its SHA-256.
-                Without it, that happens when a shard is read whole; damage of one of
-                more than :data:`LARGE_FILE_BYTES` is noticed where it is read, by the
-                checksum of each chunk.
+        The SHA-256 of a shard is compared when it is read whole; damage of one of more
+        than :data:`LARGE_FILE_BYTES` is noticed where it is read, by the checksum of each
+        chunk. :meth:`verify` compares all.
 
         Raises:
             StoreError: if the folder is no store, or a file of it is damaged.
@@ -109,8 +106,6 @@ class Store:
         pending = folder.pending_keys(header.plan)  # first: what leaves it meanwhile is in a shard
         places = {key: place(folder.pending_file(key), (key,), None) for key in pending}
         for shard in folder.manifests():
-            if check_digests:
-                check_digest(shard.path, shard.digest)
             places |= dict.fromkeys(shard.keys, place(shard.path, shard.keys, shard.digest))
         states = folder.states(header.plan)
         # a record may have moved from its own file into a shard between the two looks
@@ -264,7 +259,7 @@ class Store:
             inside = [(i, rows[k]) for i, k in enumerate(slices.keys) if k in rows and k not in done]
             own, planned = (list(part) for part in zip(*inside, strict=True))
             for name in names:
-                values = slices.scalars(name)
+                values = slices.rows(name)
                 column = found.setdefault(name, np.empty((len(keys), *values.shape[1:]), values.dtype))
                 column[planned] = values[own]
             done.update(slices.keys)

@@ -172,7 +172,7 @@ class ArrayWriter:
         self._sink.check()
         self._sink.close()
         expected = {name: Expected(d.dtype, d.shape, d.units) for name, d in self._declared.items()}
-        with ArrayFile.open(self._path, expected) as file:
+        with contextlib.closing(ArrayFile.open(self._path, expected)) as file:
             for name, declared in self._declared.items():
                 found = hashlib.sha256()
                 step = rows_in_chunk(declared.dtype, declared.shape)

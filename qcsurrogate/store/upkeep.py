@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 from qcsurrogate.files.atomic import TEMPORARY_SUFFIX, make_folder, move_into_place, remove_quietly, temporary_for
@@ -22,19 +21,6 @@ from qcsurrogate.store.shards import RecordFile, merge, read_records, write_pack
 from qcsurrogate.store.spec import DataSpec
 from qcsurrogate.store.streaming import file_digest
 from qcsurrogate.versions import installed_versions
-
-
-@dataclass(frozen=True)
-class Leftovers:
-    """What an earlier run left behind.
-
-    Attributes:
-        interrupted: keys of the structures that somebody computed when it ended.
-        next_shard: a number that no shard has, nor one that some worker may still write.
-    """
-
-    interrupted: frozenset[str]
-    next_shard: int
 
 
 def write_shard(
@@ -99,12 +85,16 @@ def _write_shard(path: Path, records: RecordFile, wanted: Callable[[], bool]) ->
     return True
 
 
-def clean(folder: StoreFolder) -> Leftovers:
+def clean(folder: StoreFolder) -> tuple[set[str], int]:
     """Sweep away what a process that died left behind; only under the lock.
 
     Unfinished files go, batches and marks of an earlier run go, and records that lie
     in a later shard too.  Workers that outlived that run see their batch gone,
     and stop.
+
+    Returns:
+        Keys of the structures that somebody computed when it ended, and a shard number
+        that none has, nor one that some worker may still write.
     """
     for place in (folder.path, *folder.folders):
         for name in names_in(place):
@@ -123,7 +113,7 @@ def clean(folder: StoreFolder) -> Leftovers:
     drop_doubles(folder)
     shutil.rmtree(folder.scratch, ignore_errors=True)
     make_folder(folder.scratch)
-    return Leftovers(frozenset(interrupted), max([next_shard_number(folder), *(n + 1 for n in given_out)]))
+    return interrupted, max([next_shard_number(folder), *(n + 1 for n in given_out)])
 
 
 def drop_doubles(folder: StoreFolder) -> None:

@@ -274,7 +274,7 @@ def _check_source(
     elements = header.plan.elements
     orbital = header.spec.method.orbital_basis(elements)
     density = header.spec.method.density_basis(elements) if header.spec.targets.density_coefficients else None
-    with slices:
+    with closing(slices):
         for key in source.keys:
             if key not in wanted and key not in again:
                 continue

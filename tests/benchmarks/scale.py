@@ -58,7 +58,7 @@ def own_memory() -> float:
 def plan_only(folder: Path, count: int) -> dict[str, Any]:
     """Plan, write the plan, read it back as a resume does."""
     start = time.perf_counter()
-    plan = make_plan(spec(count))
+    plan = make_plan(spec(count))[0]
     planned = time.perf_counter()
     write_plan(folder / "plan.h5", plan)
     written = time.perf_counter()

@@ -42,7 +42,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """Eight distorted water molecules, five of them in the test split, with a name that no one should trust."""
     folder = StoreFolder(tmp_path_factory.mktemp("store"))
     folder.prepare()
-    plan, atoms = make_plan(SPEC), free_atoms([1, 8], METHOD)
+    plan, atoms = make_plan(SPEC)[0], free_atoms([1, 8], METHOD)
     folder.write_header(SPEC, plan, atoms)
     for key, structure in zip(plan.keys, plan.structures, strict=True):
         record = compute_reference(structure, METHOD, SPEC.targets, atoms)

@@ -43,7 +43,7 @@ def make_store(
     """
     folder = StoreFolder(path)
     folder.prepare()
-    plan = make_plan(spec)
+    plan = make_plan(spec)[0]
     atoms = _free_atoms(plan.elements, spec.method)
     folder.write_header(spec, plan, atoms)
     keys = [plan.keys[i] for i in (range(len(plan)) if rows is None else rows)]

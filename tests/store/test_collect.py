@@ -21,7 +21,7 @@ from qcsurrogate.sources.kinds import Source
 from qcsurrogate.sources.readers import read_structures
 from qcsurrogate.sources.selection import geometric_duplicates
 from qcsurrogate.store.header import source_digest
-from qcsurrogate.store.plan import make_plan, make_plan_and_report
+from qcsurrogate.store.plan import make_plan
 from qcsurrogate.store.spec import DataSpec, MoleculeSplit, RandomSplit, differences, load_spec, parse_spec
 from qcsurrogate.structures import Structure
 from qcsurrogate.units import ANGSTROM_PER_BOHR
@@ -73,7 +73,7 @@ def write_many(folder: Path, structures: list[Structure]) -> dict[str, Path]:
 def test_every_format_plans_the_same_molecules(tmp_path: Path) -> None:
     structures = QM9[:12]
     for ending, path in write_many(tmp_path, structures).items():
-        plan = make_plan(spec({"kind": "file", "path": str(path)}))
+        plan = make_plan(spec({"kind": "file", "path": str(path)}))[0]
         assert len(plan) == 12
         for planned, structure in zip(plan.structures, structures, strict=True):
             np.testing.assert_allclose(planned.positions, structure.positions, atol=2e-7)
@@ -113,7 +113,7 @@ def test_a_bad_geometry_is_an_error_or_left_out_and_counted(tmp_path: Path) -> N
     path = tmp_path / "a.xyz"
     path.write_text("2\n\nH 0 0 0\nH 0 0 .74\n2\n\nH 0 0 0\nH 0 0 .01\n1\n\nHe 0 0 0\n")
     with pytest.raises(StructureError, match=r"a\.xyz': structure 'a_1': atoms 0 \(H\) .* \(number 2 of 3; `skip_bad"):
-        make_plan(spec({"kind": "file", "path": str(path)}))
+        make_plan(spec({"kind": "file", "path": str(path)}))[0]
     found = collected(kind="file", path=str(path), skip_bad=True, limit=1)
     assert found.report == {"read": 3, "left out: bad geometry": 1, "left out: limit": 1}
     assert found.summary() == "read: 3, left out: bad geometry: 1, left out: limit: 1"
@@ -165,7 +165,7 @@ def test_duplicates_are_dropped_and_counted(tmp_path: Path) -> None:
     ]
     ase.io.write(tmp_path / "a.extxyz", [s.to_ase() for s in [*molecules, *turned]], format="extxyz")
     source = {"kind": "file", "path": str(tmp_path / "a.extxyz")}
-    assert len(make_plan(spec(source))) == 16
+    assert len(make_plan(spec(source))[0]) == 16
     found = collect(spec(source | {"deduplicate": {"tolerance_angstrom": 0.01}}))
     assert [s.name for s in found.structures] == [s.name for s in molecules]
     assert found.report == {"read": 16, "left out: duplicate": 8}
@@ -196,7 +196,7 @@ class TestSamplers:
         assert np.abs(one - other).max() > 1e-3
 
     def test_torsions(self) -> None:
-        plan = make_plan(load_spec("butane_torsion"))
+        plan = make_plan(load_spec("butane_torsion"))[0]
         assert len(plan) == 36
         angles = sorted(s.to_ase().get_dihedral(0, 1, 2, 3) for s in plan.structures)
         np.testing.assert_allclose(np.diff(angles), 10.0, atol=1e-3)
@@ -214,9 +214,9 @@ class TestSamplers:
             "every": 5,
             "count": 10,
         }
-        plan = make_plan(spec(source))
+        plan = make_plan(spec(source))[0]
         assert len(plan) == 10
-        assert plan.keys == make_plan(spec(source)).keys
+        assert plan.keys == make_plan(spec(source))[0].keys
         with pytest.raises(StructureError, match=r"structure 'sodium': the calculator 'emt' failed .*; choose another"):
             collected(
                 **source
@@ -243,7 +243,7 @@ class TestSamplers:
                 },
                 split=RandomSplit(kind="random", train=3, validation=1, test=1),
             )
-        )
+        )[0]
         lengths = [float(np.linalg.norm(s.positions[1] - s.positions[0])) for s in plan.structures]
         assert len(set(lengths)) == 5
         assert all(abs(x * ANGSTROM_PER_BOHR - 0.74) < 0.2 for x in lengths)
@@ -273,7 +273,7 @@ class TestSamplers:
             "molecules": {"kind": "conformers", "smiles": "[H][H]", "count": 1},
         }
         split = RandomSplit(kind="random", train=2, validation=1, test=1)
-        assert len(make_plan(spec(source, split=split))) == 4
+        assert len(make_plan(spec(source, split=split))[0]) == 4
 
     def test_groups_of_molecules_without_different_names(self, tmp_path: Path) -> None:
         (tmp_path / "a.extxyz").write_text(
@@ -304,7 +304,7 @@ def test_several_sources_one_after_the_other(tmp_path: Path) -> None:
     assert [s.name for s in collect(spec(nested)).structures] == ["a_0", "b_0", "b_1"]
     assert len(collect(spec(several(a, b, subset={"diverse": 3}))).structures) == 3
     everything = RandomSplit(kind="random", train=1.0, validation=0, test=0)
-    plan, report = make_plan_and_report(spec(several(a, b), split=everything))
+    plan, report = make_plan(spec(several(a, b), split=everything))
     assert [s.name for s in plan.structures] == ["a_0", "a_1", "b_1"]
     assert report == {"read": 4, "left out: the same geometry again": 1, "planned": 3}
     assert source_digest(spec(several(a, b))) == source_digest(spec(several(several(a), b))) is not None
@@ -334,7 +334,7 @@ def test_groups_of_extended_xyz_reach_the_split(tmp_path: Path) -> None:
     lines = [f"2\ngroup=g{i % 5}\nH 0 0 0\nH 0 0 {0.7 + 0.01 * i}\n" for i in range(20)]
     (tmp_path / "a.extxyz").write_text("".join(lines))
     split = MoleculeSplit(kind="by_molecule", identity="group", train=3, validation=1, test=1)
-    plan = make_plan(spec({"kind": "file", "path": str(tmp_path / "a.extxyz")}, split=split))
+    plan = make_plan(spec({"kind": "file", "path": str(tmp_path / "a.extxyz")}, split=split))[0]
     groups = {s.name: int(s.name.rpartition("_")[2]) % 5 for s in plan.structures}
     parts = {(groups[s.name], int(code)) for s, code in zip(plan.structures, plan.split, strict=True)}
     assert len(parts) == 5

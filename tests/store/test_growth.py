@@ -359,7 +359,7 @@ def test_everything_goes_on_after_growth(client: Client, tmp_path: Path) -> None
     write_xyz(file, found[:26])
     run(spec_of(file), out, client, limit=9)
     assert small.read(small.keys()[0]).converged  # open all the while
-    assert Store.open(out, check_digests=True).counts() == {"waiting": 5, "running": 0, "complete": 21, "error": 0}
+    assert Store.open(out).counts() == {"waiting": 5, "running": 0, "complete": 21, "error": 0}
     assert StoreFolder(out).manifests()[0].keys == Store.open(out).plan.keys[:12]  # as it was
     assert verify(out, quiet=True, records=0).problems == []
     failing = fakes.Failing("ConvergenceError", found[25].name, str(tmp_path / "log"))
@@ -374,7 +374,7 @@ def test_everything_goes_on_after_growth(client: Client, tmp_path: Path) -> None
     assert consolidate(out, tmp_path / "copy", quiet=True).n_records == 25
     consolidate(out, quiet=True)
     for path in (out, tmp_path / "copy"):
-        store = Store.open(path, check_digests=True)
+        store = Store.open(path)
         assert [e.n_structures for e in store.header.earlier] == [12]
         assert store.size_before(hash_before) == 12
         assert store.size_before("0" * 64) is None

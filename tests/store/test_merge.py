@@ -120,7 +120,7 @@ def test_stores_of_different_structures(tmp_path: Path, client: Client) -> None:
     assert (result.n_records, result.taken, result.repeated, result.missing) == (23, (12, 8, 3), 3, 0)
     assert [contents(path) for path in sources] == before
     assert merge(out, sources, quiet=True) == result
-    store = Store.open(out, check_digests=True)
+    store = Store.open(out)
     assert store.plan.keys[:12] == Store.open(a.path).plan.keys
     assert parts_of(out) == parts_of(a.path) | parts_of(b.path) | parts_of(c.path)
     assert set(store.atoms) == set().union(*(Store.open(path).atoms for path in sources))
@@ -152,7 +152,7 @@ def test_a_grown_store_and_what_it_was(tmp_path: Path, client: Client) -> None:
     for paths in ([small, grown], [grown, small]):
         out = tmp_path / paths[0].name.upper()
         assert merge(out, paths, quiet=True).repeated == 8
-        store = Store.open(out, check_digests=True)
+        store = Store.open(out)
         assert store.plan.keys == Store.open(grown).plan.keys
         assert isinstance(store.spec.structures, FileSource)
         assert store.has_been(Store.open(small).dataset_hash())

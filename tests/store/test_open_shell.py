@@ -35,7 +35,7 @@ def open_shell_spec(method: Method = OPEN_SHELL, targets: Targets | None = None)
 
 def test_unrestricted_records_come_back_as_they_were(tmp_path: Path) -> None:
     spec = open_shell_spec()
-    plan = make_plan(spec)
+    plan = make_plan(spec)[0]
     atoms = free_atoms([1, 8], spec.method)
     keys = tuple(plan.keys)
     records = [
@@ -58,12 +58,12 @@ def test_unrestricted_records_come_back_as_they_were(tmp_path: Path) -> None:
 def test_singlets_and_radicals_share_an_unrestricted_store() -> None:
     """A plan takes any charge and spin, a restricted one closed shells only (see the tests of generation)."""
     method = fakes.CHEAP.model_copy(update={"spin_treatment": "unrestricted", "charge": 1, "spin": 1})
-    assert {s.spin for s in make_plan(fakes.spec(method=method)).structures} == {1}
+    assert {s.spin for s in make_plan(fakes.spec(method=method))[0].structures} == {1}
 
 
 def test_a_restricted_record_does_not_fit_an_unrestricted_store(tmp_path: Path) -> None:
     spec = fakes.spec(3, split=RandomSplit(kind="random", train=1, validation=1, test=1))
-    plan = make_plan(spec)
+    plan = make_plan(spec)[0]
     key = plan.keys[0]
     record = compute_reference(plan.structures[0], spec.method, spec.targets, free_atoms([1], spec.method))
     unrestricted = spec.model_copy(update={"method": spec.method.model_copy(update={"spin_treatment": "unrestricted"})})

@@ -410,7 +410,7 @@ def test_a_bad_record_is_never_written(
 
 
 def test_a_plan_is_made_alike_twice() -> None:
-    first, second = make_plan(fakes.spec()), make_plan(fakes.spec())
+    first, second = make_plan(fakes.spec())[0], make_plan(fakes.spec())[0]
     assert first.keys == second.keys
     np.testing.assert_array_equal(first.split, second.split)
 
