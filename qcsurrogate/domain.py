@@ -168,67 +168,33 @@ class Domain(BaseModel):
         Raises:
             ValueError: without any structure.
         """
-        states: set[tuple[int, int]] = set()
-        atoms: list[int] = []
-        electrons: list[int] = []
-        distances: dict[PairKind, tuple[float, float, NDArray[np.bool_]]] = {}
-        counts: dict[int, tuple[int, int]] = {}
+        seen = _Seen()
         for structure in structures:
-            states.add((structure.charge, structure.spin))
-            atoms.append(len(structure))
-            electrons.append(structure.n_electrons)
+            seen.states.add((structure.charge, structure.spin))
+            seen.atoms.append(len(structure))
+            seen.electrons.append(structure.n_electrons)
             geometry = _Geometry(structure)
             for kind, chosen in geometry.kinds():
                 lengths = np.minimum(geometry.lengths[chosen], PAIR_CUTOFF_BOHR)
-                low, high, seen = distances.get(kind, (np.inf, 0.0, np.zeros(_FAR + 1, dtype=np.bool_)))
-                seen[_bins(lengths)] = True
-                distances[kind] = (min(low, float(lengths.min())), max(high, float(lengths.max())), seen)
+                seen.add_pairs(kind, float(lengths.min()), float(lengths.max()), _bins(lengths))
             for z, n in zip(structure.atomic_numbers.tolist(), geometry.neighbours.tolist(), strict=True):
-                least, most = counts.get(z, (n, n))
-                counts[z] = (min(least, n), max(most, n))
-        if not atoms:
+                seen.add_neighbours(z, n, n)
+        if not seen.atoms:
             raise ValueError("a domain needs at least one structure")
-        return cls(
-            states=tuple(sorted(states)),
-            atoms=(min(atoms), max(atoms)),
-            electrons=(min(electrons), max(electrons)),
-            pairs=tuple(
-                PairDomain(
-                    elements=elements,
-                    between=between,
-                    shortest=low,
-                    longest=high,
-                    bins=tuple(np.flatnonzero(seen).tolist()),
-                )
-                for (elements, between), (low, high, seen) in sorted(distances.items())
-            ),
-            neighbours=tuple(NeighbourDomain(element=z, least=a, most=b) for z, (a, b) in sorted(counts.items())),
-        )
+        return seen.domain()
 
     def joined(self, other: Domain) -> Domain:
         """The domain of the structures of both."""
-        pairs = {p.kind: p for p in self.pairs}
-        for p in other.pairs:
-            own = pairs.get(p.kind, p)
-            pairs[p.kind] = PairDomain(
-                elements=p.elements,
-                between=p.between,
-                shortest=min(own.shortest, p.shortest),
-                longest=max(own.longest, p.longest),
-                bins=tuple(sorted({*own.bins, *p.bins})),
-            )
-        neighbours = {n.element: n for n in self.neighbours}
-        for n in other.neighbours:
-            near = neighbours.get(n.element, n)
-            least, most = min(near.least, n.least), max(near.most, n.most)
-            neighbours[n.element] = NeighbourDomain(element=n.element, least=least, most=most)
-        return Domain(
-            states=tuple(sorted({*self.states, *other.states})),
-            atoms=(min(self.atoms[0], other.atoms[0]), max(self.atoms[1], other.atoms[1])),
-            electrons=(min(self.electrons[0], other.electrons[0]), max(self.electrons[1], other.electrons[1])),
-            pairs=tuple(pairs[kind] for kind in sorted(pairs)),
-            neighbours=tuple(neighbours[z] for z in sorted(neighbours)),
-        )
+        seen = _Seen()
+        for domain in (self, other):
+            seen.states.update(domain.states)
+            seen.atoms += domain.atoms
+            seen.electrons += domain.electrons
+            for p in domain.pairs:
+                seen.add_pairs(p.kind, p.shortest, p.longest, list(p.bins))
+            for n in domain.neighbours:
+                seen.add_neighbours(n.element, n.least, n.most)
+        return seen.domain()
 
     def assess(self, structure: Structure) -> DomainVerdict:
         """What of a molecule lies outside, the worst kinds first; no calculation is needed."""
@@ -272,6 +238,46 @@ class Domain(BaseModel):
                     (i,),
                     f"atom {i} ({symbols[i]}) has {_counted(n, 'neighbour')} (training: {least} to {most})",
                 )
+
+
+class _Seen:
+    """What was seen so far, on the way to a domain."""
+
+    def __init__(self) -> None:
+        self.states: set[tuple[int, int]] = set()
+        self.atoms: list[int] = []
+        self.electrons: list[int] = []
+        self._pairs: dict[PairKind, tuple[float, float, NDArray[np.bool_]]] = {}
+        self._neighbours: dict[int, tuple[int, int]] = {}
+
+    def add_pairs(self, kind: PairKind, shortest: float, longest: float, bins: NDArray[np.intp] | list[int]) -> None:
+        low, high, seen = self._pairs.get(kind, (np.inf, 0.0, np.zeros(_FAR + 1, dtype=np.bool_)))
+        seen[bins] = True
+        self._pairs[kind] = (min(low, shortest), max(high, longest), seen)
+
+    def add_neighbours(self, element: int, least: int, most: int) -> None:
+        low, high = self._neighbours.get(element, (least, most))
+        self._neighbours[element] = (min(low, least), max(high, most))
+
+    def domain(self) -> Domain:
+        return Domain(
+            states=tuple(sorted(self.states)),
+            atoms=(min(self.atoms), max(self.atoms)),
+            electrons=(min(self.electrons), max(self.electrons)),
+            pairs=tuple(
+                PairDomain(
+                    elements=elements,
+                    between=between,
+                    shortest=low,
+                    longest=high,
+                    bins=tuple(np.flatnonzero(seen).tolist()),
+                )
+                for (elements, between), (low, high, seen) in sorted(self._pairs.items())
+            ),
+            neighbours=tuple(
+                NeighbourDomain(element=z, least=low, most=high) for z, (low, high) in sorted(self._neighbours.items())
+            ),
+        )
 
 
 def _counted(number: int, what: str) -> str:

@@ -29,3 +29,14 @@ HARTREE_PER_KELVIN: Final = 3.166811563e-6
 ELECTRON_MASS_PER_DALTON: Final = 1822.888486209
 
 ATOMIC_TIME_PER_FEMTOSECOND: Final = 41.341373336
+
+
+def duration(seconds: float) -> str:
+    """``45 s``, ``3 min 20 s``, ``2 h 5 min``."""
+    whole = round(seconds)
+    if whole < 120:
+        return f"{whole} s" if seconds >= 10 else f"{seconds:.1f} s"
+    large, small, names = (
+        (*divmod(whole, 60), ("min", "s")) if whole < 7200 else (*divmod(whole // 60, 60), ("h", "min"))
+    )
+    return f"{large} {names[0]} {small} {names[1]}" if small else f"{large} {names[0]}"

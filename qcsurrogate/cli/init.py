@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from qcsurrogate.cli.arguments import JSON, QUIET, Commands, argument, command, overrides, print_json, say, setting
 from qcsurrogate.errors import SpecError, StructureError
+from qcsurrogate.units import duration
 
 if TYPE_CHECKING:
     from qcsurrogate.sources.chosen import Collected
@@ -172,7 +173,7 @@ def _sentences(facts: Mapping[str, Any]) -> list[str]:
         f"({report}).",
         f"Charge: {counted('charges')}. Unpaired electrons: {counted('unpaired_electrons')}.",
         f"Split: {parts}.",
-        f"Rough cost: {_duration(_FASTEST * seconds)} to {_duration(seconds)} of one core, guessed from sizes before "
+        f"Rough cost: {duration(_FASTEST * seconds)} to {duration(seconds)} of one core, guessed from sizes before "
         "anything was measured; small molecules took 0.2 to 0.5 of the upper end in trials, difficult ones may exceed "
         "it. `qcsurrogate status` estimates from what is done.",
     ]
@@ -181,13 +182,6 @@ def _sentences(facts: Mapping[str, Any]) -> list[str]:
     if not facts["split"]["validation"]:
         lines.insert(-1, "Labels only: training needs at least one structure to train and one to validate on.")
     return lines
-
-
-def _duration(seconds: float) -> str:
-    for length, unit in ((86400, "days"), (3600, "h"), (60, "min")):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.1f} {unit}"
-    return f"{max(seconds, 1):.0f} s"
 
 
 def _text(spec: DataSpec, facts: Mapping[str, Any], folder: Path) -> str:

@@ -12,11 +12,11 @@ from pydantic import BaseModel, Field, field_validator, model_validator
 from qcsurrogate.clusters.fields import Count, Encrypted, FolderOrFile, Line, Memory, Networked, Settings, Word
 from qcsurrogate.clusters.queue_settings import QueueSettings
 from qcsurrogate.errors import SpecError, suggestion
+from qcsurrogate.files.shipped import Shipped
 from qcsurrogate.files.yaml_model import read_yaml, validate
 
-_PACKAGE = Path(__file__).parents[1]
-_INSTALLED, _CHECKOUT = _PACKAGE / "clusters", _PACKAGE.parent / "workflows" / "clusters"
-_FOLDERS = (_INSTALLED, _CHECKOUT) if (_PACKAGE.parent / "pyproject.toml").is_file() else (_INSTALLED,)
+SHIPPED = Shipped("cluster file", "workflows/clusters")
+"""Examples to copy and edit."""
 
 
 class LocalSettings(Settings):
@@ -106,11 +106,6 @@ _KINDS = {
 }
 
 
-def shipped_clusters() -> list[str]:
-    """Names of the cluster files that come with the package, as examples to copy and edit."""
-    return sorted({path.stem for folder in _FOLDERS for path in folder.glob("*.yaml")})
-
-
 def load_cluster(source: str | Path) -> ClusterSettings:
     """Settings from a YAML file, or from a shipped one by its name.
 
@@ -118,15 +113,7 @@ def load_cluster(source: str | Path) -> ClusterSettings:
         SpecError: if the file is missing or does not fit; the message names file, key,
             what was expected and what was got.
     """
-    path = Path(source).expanduser()
-    if not path.is_file() and str(source) in shipped_clusters():
-        path = next(f for f in (folder / f"{source}.yaml" for folder in _FOLDERS) if f.is_file())
-    if not path.is_file():
-        names = shipped_clusters()
-        raise SpecError(
-            f"cannot find the cluster file '{source}'; expected a YAML file or one of {', '.join(names)}"
-            f"{suggestion(path.stem, names)}"
-        )
+    path = SHIPPED.find(source)
     return parse_cluster(read_yaml(path), str(path))
 
 

@@ -9,7 +9,7 @@ import jinja2
 from qcsurrogate.comparison import sections
 from qcsurrogate.comparison.schema import Comparison
 from qcsurrogate.comparison.showcase import Showcase
-from qcsurrogate.comparison.text import duration
+from qcsurrogate.units import duration
 
 _TEMPLATE = "report.html.j2"
 

@@ -13,8 +13,9 @@ from qcsurrogate.comparison.page import Picture, Section, Table, figure_table, t
 from qcsurrogate.comparison.schema import Comparison, FigureSummary, ModelDescription, ScfCounts
 from qcsurrogate.comparison.showcase import FIT, PlaneDensities, Showcase
 from qcsurrogate.comparison.subjects import Curve
-from qcsurrogate.comparison.text import duration, number, readable, spoken_settings
+from qcsurrogate.comparison.text import number, readable, spoken_settings
 from qcsurrogate.registry import find_quantity
+from qcsurrogate.units import duration
 
 WORST = 8
 """How many of the worst molecules are named."""

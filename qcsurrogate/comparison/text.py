@@ -28,17 +28,6 @@ def number(value: float, digits: int = 3) -> str:
     return f"{round(value, decimals):,.{max(decimals, 0)}f}"
 
 
-def duration(seconds: float) -> str:
-    """``45 s``, ``3 min 20 s``, ``2 h 5 min``."""
-    whole = round(seconds)
-    if whole < 120:
-        return f"{whole} s" if seconds >= 10 else f"{seconds:.1f} s"
-    large, small, names = (
-        (*divmod(whole, 60), ("min", "s")) if whole < 7200 else (*divmod(whole // 60, 60), ("h", "min"))
-    )
-    return f"{large} {names[0]} {small} {names[1]}" if small else f"{large} {names[0]}"
-
-
 @dataclass(frozen=True)
 class Unit:
     """A unit with its prefix: the page prints ``value * factor`` and ``symbol``."""

@@ -26,7 +26,6 @@ TEMPORARY_SUFFIX = ".tmp"
 
 SEAL = "content_sha256"
 
-_LOCK_PATIENCE_SECONDS = 1.0
 _WITHOUT_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 _DISK_TROUBLE = {
     errno.ENOSPC,
@@ -205,10 +204,11 @@ def read_sealed_json(path: Path, *, unsealed: bool = False) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def exclusive_lock(path: Path) -> Iterator[None]:
+def exclusive_lock(path: Path, doing: str = "generating into", patience: float = 1.0) -> Iterator[None]:
     """Hold a lock that the system drops when the process dies, however it dies.
 
-    On a file system without locks it is held in name only, with a warning.
+    On a file system without locks it is held in name only, with a warning. Whoever holds
+    it is waited for with some patience (seconds), and said to be ``doing`` something.
 
     Raises:
         StoreError: if another process holds it, or the file cannot be written.
@@ -218,11 +218,11 @@ def exclusive_lock(path: Path) -> Iterator[None]:
     except OSError as error:
         raise cannot_write(path, error) from error
     with file:
-        deadline = time.monotonic() + _LOCK_PATIENCE_SECONDS
+        deadline = time.monotonic() + patience
         while not _locked_by_us(path, file.fileno()):
             if time.monotonic() > deadline:  # a reader holds its shared lock only for an instant
                 raise StoreError(
-                    f"another process is generating into '{path.parent}'; wait for it or stop it, then start again"
+                    f"another process is {doing} '{path.parent}'; wait for it or stop it, then start again"
                 )
             time.sleep(0.05)
         if not _knows_locks(file.fileno()):

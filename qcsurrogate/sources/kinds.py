@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -296,25 +296,23 @@ def expanded(source: FileSource) -> list[Path]:
 
 def anchor(structures: object, folder: Path) -> None:
     """Make the relative paths of a source, given as plain data, absolute: they start at ``folder``."""
-    for source in _file_sources(structures):
-        for key in ("path", "leave_out"):
-            value = source.get(key)
-            if isinstance(value, str) and value:
-                source[key] = _anchored(value, folder)
-            elif isinstance(value, list):
-                source[key] = [_anchored(v, folder) if isinstance(v, str) and v else v for v in value]
+    _change_paths(structures, lambda path: str((folder / Path(path).expanduser()).resolve()))
 
 
 def without_folders(structures: dict[str, Any]) -> dict[str, Any]:
     """A source as plain data with the names of its files only, changed in place."""
+    _change_paths(structures, lambda path: Path(path).name)
+    return structures
+
+
+def _change_paths(structures: object, change: Callable[[str], str]) -> None:
     for source in _file_sources(structures):
         for key in ("path", "leave_out"):
             value = source.get(key)
-            if isinstance(value, str):
-                source[key] = Path(value).name
+            if isinstance(value, str) and value:
+                source[key] = change(value)
             elif isinstance(value, list):
-                source[key] = [Path(v).name for v in value]
-    return structures
+                source[key] = [change(v) if isinstance(v, str) and v else v for v in value]
 
 
 def _file_sources(structures: object) -> Iterator[dict[str, Any]]:
@@ -324,7 +322,3 @@ def _file_sources(structures: object) -> Iterator[dict[str, Any]]:
         several = structures.get("sources")
         for inner in (structures.get("molecules"), *(several if isinstance(several, list) else [])):
             yield from _file_sources(inner)
-
-
-def _anchored(path: str, folder: Path) -> str:
-    return str((folder / Path(path).expanduser()).resolve())

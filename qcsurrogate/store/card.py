@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from qcsurrogate.files.nested import flat
 from qcsurrogate.reference.ladder import LADDER
 from qcsurrogate.reference.record import Field
+from qcsurrogate.sources.kinds import without_folders
 from qcsurrogate.store.failures import group_failures
 from qcsurrogate.store.growth import how_grown
 from qcsurrogate.store.header import Header
@@ -25,12 +26,12 @@ from qcsurrogate.store.manifest import count_versions
 from qcsurrogate.store.shards import stored_fields
 from qcsurrogate.store.spec import SPLIT_NAMES, DataSpec
 from qcsurrogate.store.store import Store
+from qcsurrogate.units import duration
 
 _BAR_LENGTH = 40
 _MOST_BINS = 24
 _MOST_GROUPS = 10
 _SHOWN_VERSIONS = ("qcsurrogate", "pyscf", "numpy", "scipy", "h5py", "python")
-_PATH_KEYS = ("path", "paths")
 
 
 def data_card(path: str | Path) -> str:
@@ -147,7 +148,7 @@ def _computation(store: Store) -> str:
     seconds, cycles = columns["wall_time"], columns["cycles"]
     rows = [(LADDER[step] if step < len(LADDER) else str(step), f"{n:,}") for step, n in sorted(steps.items())]
     times = [
-        ("wall time of all records together", _duration(float(seconds.sum()))),
+        ("wall time of all records together", duration(float(seconds.sum()))),
         ("per record: mean, largest", f"{seconds.mean():.2f} s, {seconds.max():.2f} s"),
         ("SCF cycles per record: mean, largest", f"{cycles.mean():.1f}, {int(cycles.max())}"),
     ]
@@ -162,13 +163,6 @@ def _computation(store: Store) -> str:
             _table((*names, "records"), versions),
         ]
     )
-
-
-def _duration(seconds: float) -> str:
-    for length, unit in ((86400.0, "days"), (3600.0, "hours"), (60.0, "minutes")):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.1f} {unit}"
-    return f"{seconds:.1f} seconds"
 
 
 def _failures(store: Store) -> str:
@@ -192,7 +186,7 @@ def _origin(header: Header) -> str:
         [
             "## Structures, split, licence",
             "How the structures were collected:",
-            _settings(_without_folders(spec.structures.model_dump(mode="json"))),
+            _settings(without_folders(spec.structures.model_dump(mode="json"))),
             *counted,
             "How they were divided:",
             _settings(spec.split.model_dump(mode="json")),
@@ -231,14 +225,6 @@ qcsurrogate train hamiltonian {folder} --out runs/{folder}
 ```
 
 Hash of spec and records: `{store.dataset_hash()}`"""
-
-
-def _without_folders(data: Any, key: str = "") -> Any:
-    if isinstance(data, dict):
-        return {k: _without_folders(v, k) for k, v in data.items()}
-    if isinstance(data, list):
-        return [_without_folders(v, key) for v in data]
-    return Path(data).name if key in _PATH_KEYS and isinstance(data, str) else data
 
 
 def _shown(value: Any) -> str:

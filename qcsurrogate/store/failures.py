@@ -11,7 +11,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Literal, get_args
@@ -84,16 +84,8 @@ class Failure:
 
     def to_dict(self) -> dict[str, Any]:
         """As commands print it."""
-        return {
-            "key": self.key,
-            "name": self.name,
-            "cause": self.cause,
-            "message": self.message,
-            "attempts": self.attempts,
-            "by_cause": dict(self.by_cause),
-            "total_attempts": self.total,
-            "host": self.host,
-        }
+        data = asdict(self)
+        return data | {"attempts": self.attempts, "total_attempts": data.pop("total")}
 
 
 @dataclass(frozen=True)

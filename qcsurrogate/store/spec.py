@@ -12,8 +12,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
-from qcsurrogate.errors import SpecError, suggestion
+from qcsurrogate.errors import SpecError
 from qcsurrogate.files import nested
+from qcsurrogate.files.shipped import Shipped
 from qcsurrogate.files.yaml_model import parse_yaml, read_yaml, validate
 from qcsurrogate.reference.functional import require_functional
 from qcsurrogate.reference.settings import Method, Targets
@@ -29,9 +30,7 @@ _NEEDED = {
 }
 """What a spec must say; everything else has a default."""
 
-_PACKAGE = Path(__file__).parents[1]
-_INSTALLED, _CHECKOUT = _PACKAGE / "data_specs", _PACKAGE.parent / "data_specs"
-_FOLDERS = (_INSTALLED, _CHECKOUT) if (_PACKAGE.parent / "pyproject.toml").is_file() else (_INSTALLED,)
+SHIPPED = Shipped("spec", "data_specs")
 
 
 class _Shares(BaseModel):
@@ -194,11 +193,6 @@ def _key_frame(method: Method, targets: Targets, spec_version: int) -> tuple[str
     return f'{before}"structure": "', f'"{after}'
 
 
-def shipped_specs() -> list[str]:
-    """Names of the specs that come with the package."""
-    return sorted({path.stem for folder in _FOLDERS for path in folder.glob("*.yaml")})
-
-
 def load_spec(source: str | Path, overrides: Mapping[str, Any] | None = None) -> DataSpec:
     """A spec from a YAML file, or a shipped one by its name.
 
@@ -206,7 +200,7 @@ def load_spec(source: str | Path, overrides: Mapping[str, Any] | None = None) ->
     does not say is taken from :class:`DataSpec`, its name from that of the file.
 
     Args:
-        source: a path, or a name of :func:`shipped_specs`. Relative paths of structures
+        source: a path, or a name of ``SHIPPED``. Relative paths of structures
             in a file are relative to that file's folder; in a shipped spec, to the
             current folder.
         overrides: values by key path, such as ``{"structures.path": "ethanol.npz"}``;
@@ -216,7 +210,8 @@ def load_spec(source: str | Path, overrides: Mapping[str, Any] | None = None) ->
         SpecError: if the file is missing or does not fit; the message names file, key
             path, what was expected and what was got; or if PySCF does not compute the functional.
     """
-    path, folder = _find(source)
+    path = SHIPPED.find(source)
+    folder = path.parent if Path(source).expanduser().is_file() else Path.cwd()
     data = read_yaml(path)
     data.setdefault("name", name_of(path))
     return make_spec(data, str(path), folder, overrides)
@@ -258,21 +253,6 @@ def spec_schema() -> dict[str, Any]:
 def differences(before: DataSpec, after: DataSpec) -> list[str]:
     """Lines ``method.xc: 'pbe' -> 'b3lyp'`` for everything that must not change."""
     return nested.differences(before.identity(), after.identity())
-
-
-def _find(source: str | Path) -> tuple[Path, Path]:
-    path = Path(source).expanduser()
-    if path.is_file():
-        return path, path.parent
-    if isinstance(source, str) and "/" not in source and not path.suffix:
-        for folder in _FOLDERS:
-            if (folder / f"{source}.yaml").is_file():
-                return folder / f"{source}.yaml", Path.cwd()
-    names = shipped_specs()
-    raise SpecError(
-        f"cannot find the spec '{source}'; expected a YAML file or one of {', '.join(names)}"
-        f"{suggestion(path.stem, names)}"
-    )
 
 
 def _validated(data: dict[str, Any], source: str) -> DataSpec:

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from qcsurrogate.errors import StoreError, TrainingError
-from qcsurrogate.files.atomic import TEMPORARY_SUFFIX, exclusive_lock, is_locked, make_folder, write_atomically
+from qcsurrogate.files.atomic import TEMPORARY_SUFFIX, exclusive_lock, make_folder, write_atomically
 from qcsurrogate.files.nested import differences
 from qcsurrogate.files.yaml_model import dump_yaml
 from qcsurrogate.interrupts import Interrupts
@@ -53,8 +53,8 @@ _MEANING_OF_FEW: Final = {
 MODEL_NAME: Final = "model.safetensors"
 METRICS_NAME: Final = "metrics.csv"
 CONFIG_NAME: Final = "config.yaml"
-_LOCK_NAME: Final = ".lock"
 _LOCK_PATIENCE_SECONDS: Final = 5.0
+"""One that was killed may hold the lock for a moment still."""
 
 _PACKAGES = ("qcsurrogate", "torch", "e3nn", "numpy", "lightning-fabric", "safetensors", "pydantic")
 
@@ -151,8 +151,7 @@ def train(
     threads = torch.get_num_threads()
     with _storage_trouble():
         make_folder(out)
-        _wait_for_lock(out / _LOCK_NAME)
-        with exclusive_lock(out / _LOCK_NAME):
+        with exclusive_lock(out / ".lock", "training in", _LOCK_PATIENCE_SECONDS):
             for leftover in out.glob(f"*{TEMPORARY_SUFFIX}"):
                 leftover.unlink()
             if (out / CHECKPOINT_NAME).exists():
@@ -368,17 +367,6 @@ class _Run:
     def _note_times(self) -> None:
         self.progress.wall_time = self._spent_before[0] + time.monotonic() - self._began[0]
         self.progress.cpu_time = self._spent_before[1] + time.process_time() - self._began[1]
-
-
-def _wait_for_lock(path: Path) -> None:
-    """Wait until no process trains here; one that was killed may hold the lock for a moment still."""
-    deadline = time.monotonic() + _LOCK_PATIENCE_SECONDS
-    while is_locked(path):
-        if time.monotonic() > deadline:
-            raise TrainingError(
-                f"another process is training in '{path.parent}'; wait for it or stop it, then start again"
-            )
-        time.sleep(0.05)
 
 
 def _molecules(n: int) -> str:

@@ -14,10 +14,11 @@ from qcsurrogate.comparison.run import compare_subjects
 from qcsurrogate.comparison.schema import Failure, PairSummary
 from qcsurrogate.comparison.showcase import Plane, PlaneDensities
 from qcsurrogate.comparison.subjects import Curve
-from qcsurrogate.comparison.text import duration, number
+from qcsurrogate.comparison.text import number
 from qcsurrogate.quantities.hamiltonian.breakdown import BlockErrors, shell_names
 from qcsurrogate.quantities.hamiltonian.judge import _shell_pictures
 from qcsurrogate.structures import Structure
+from qcsurrogate.units import duration
 from tests.compare.conftest import METHOD, settings
 from tests.compare.known import HOSTILE_NAME, known_density, known_hamiltonian, symmetric_noise
 from tests.molecules import WATER

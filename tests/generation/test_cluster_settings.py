@@ -13,11 +13,11 @@ import pytest
 
 from qcsurrogate.clusters.queues import _job_that_closes, cluster_options, job_queue_module, log_tail, parse_states
 from qcsurrogate.clusters.settings import (
+    SHIPPED,
     load_cluster,
     local_cluster,
     parse_cluster,
     running_scheduler,
-    shipped_clusters,
 )
 from qcsurrogate.clusters.ssh import ssh_workers
 from qcsurrogate.clusters.tls import make_keys
@@ -251,7 +251,7 @@ def test_local_options() -> None:
 
 
 def test_shipped_files_are_complete(tmp_path: Path) -> None:
-    assert shipped_clusters() == KINDS
+    assert SHIPPED.names() == KINDS
     folder = Path(__file__).parents[2] / "workflows" / "clusters"
     for kind in KINDS:
         settings = load_cluster(kind)

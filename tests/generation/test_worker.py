@@ -130,15 +130,15 @@ def test_a_run_takes_no_shard_number_that_a_worker_may_still_write(folder: Store
     give_out(folder, "shard_00007-a")
     give_out(folder, "0f3a")
     assert next_shard_number(folder) == 0
-    assert clean(folder).next_shard == 8
+    assert clean(folder)[1] == 8
     assert not list(folder.batches.iterdir())
-    assert clean(folder).next_shard == 0
+    assert clean(folder)[1] == 0
 
 
 def test_what_was_running_when_a_run_ended_is_known_to_the_next(folder: StoreFolder) -> None:
     key = folder.read_header().plan.keys[0]
     folder.mark_running(key)
-    assert clean(folder).interrupted == {key}
+    assert clean(folder)[0] == {key}
     assert not list(folder.running.iterdir())
 
 

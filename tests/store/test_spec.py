@@ -14,13 +14,13 @@ from qcsurrogate.reference.settings import Method, Targets
 from qcsurrogate.sources.collect import collect
 from qcsurrogate.sources.kinds import FileSource
 from qcsurrogate.store.spec import (
+    SHIPPED,
     AutoSplit,
     DataSpec,
     MoleculeSplit,
     differences,
     load_spec,
     parse_spec,
-    shipped_specs,
     spec_schema,
 )
 from qcsurrogate.structures import Structure
@@ -36,7 +36,7 @@ def water_text() -> str:
 
 
 def test_every_shipped_spec_loads_and_says_where_it_comes_from() -> None:
-    assert shipped_specs() == [
+    assert SHIPPED.names() == [
         "butane_torsion",
         "conformers_shaken",
         "qm9_diverse",
@@ -45,7 +45,7 @@ def test_every_shipped_spec_loads_and_says_where_it_comes_from() -> None:
         "water_demo",
         "water_thermal",
     ]
-    for name in shipped_specs():
+    for name in SHIPPED.names():
         spec = load_spec(name)
         assert spec.name == name
         assert spec.licence == "CC0-1.0"
