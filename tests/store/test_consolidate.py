@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tracemalloc
+from contextlib import closing
 from pathlib import Path
 
 import h5py
@@ -198,7 +199,7 @@ def test_memory_stays_small_however_large_the_file(tmp_path: Path) -> None:
             writer.append("x", values[start : start + 10_000])
     writing = tracemalloc.get_traced_memory()[1]
     tracemalloc.reset_peak()
-    with ArrayFile.open(tmp_path / "large.h5", {"x": Expected(values.dtype, (n,), "1")}) as file:
+    with closing(ArrayFile.open(tmp_path / "large.h5", {"x": Expected(values.dtype, (n,), "1")})) as file:
         np.testing.assert_array_equal(file.read("x", 3_000_000, 3_000_100), values[3_000_000:3_000_100])
     reading = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()

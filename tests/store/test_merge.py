@@ -50,7 +50,7 @@ def test_the_union_of_three_stores(tmp_path: Path) -> None:
     result = merge(tmp_path / "all", [a.path, b.path, c.path], quiet=True)
     assert (result.n_records, result.taken, result.repeated, result.missing) == (10, (5, 3, 2), 2, 2)
     assert [contents(folder.path) for folder in (a, b, c)] == before
-    store = Store.open(tmp_path / "all", check_digests=True)
+    store = Store.open(tmp_path / "all")
     assert store.keys() == [keys[i] for i in (0, 1, 2, 3, 4, 5, 6, 7, 9, 10)]
     assert store.counts() == {"waiting": 1, "running": 0, "complete": 10, "error": 1}
     assert [(f.key, f.cause) for f in store.failures()] == [(keys[8], "not_converged")]
@@ -230,10 +230,10 @@ def test_an_interrupted_union_goes_on(tmp_path: Path, monkeypatch: pytest.Monkey
             merge(tmp_path / "out", [a, b], quiet=True)
     assert not (tmp_path / "out" / "store.json").exists()
     assert merge(tmp_path / "out", [a, b], quiet=True).n_records == 9
-    assert Store.open(tmp_path / "out", check_digests=True).verify() == 9
+    assert Store.open(tmp_path / "out").verify() == 9
     with pytest.raises(StoreError, match="is a store of another plan; expected a new or empty folder"):
         merge(tmp_path / "out", [b, a], quiet=True)
-    assert Store.open(tmp_path / "out", check_digests=True).verify() == 9
+    assert Store.open(tmp_path / "out").verify() == 9
 
 
 def test_what_cannot_be_merged(tmp_path: Path) -> None:
