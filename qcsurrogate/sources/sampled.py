@@ -119,17 +119,8 @@ def _around(source: Sampler, start: Structure, method: Method, seed: int) -> tup
 
 def _trajectory(source: DynamicsSource, start: Structure, method: Method, seed: int) -> list[Structure]:
     try:
-        return sample_dynamics(
-            start,
-            _calculator(source.calculator, start, method),
-            temperature_kelvin=source.temperature_kelvin,
-            timestep_fs=source.timestep_fs,
-            friction_per_ps=source.friction_per_ps,
-            burn_in=source.burn_in,
-            every=source.every,
-            count=source.count,
-            seed=seed,
-        )
+        calculator = _calculator(source.calculator, start, method)
+        return sample_dynamics(start, calculator, source.model_copy(update={"seed": seed}))
     except (NotImplementedError, RuntimeError) as error:
         raise StructureError(
             f"{start.label}: the calculator '{source.calculator}' failed ({error}); choose another, or start from "

@@ -22,8 +22,7 @@ from qcsurrogate.store.folder import STATES, State, StoreFolder
 from qcsurrogate.store.hdf5 import damaged
 from qcsurrogate.store.header import Header
 from qcsurrogate.store.plan import Plan
-from qcsurrogate.store.shards import RecordFile, read_records, record_sizes
-from qcsurrogate.store.slices import RecordSlices
+from qcsurrogate.store.shards import RecordFile, RecordSlices, read_records, record_sizes
 from qcsurrogate.store.spec import SPLIT_NAMES, DataSpec, SplitName
 from qcsurrogate.store.streaming import file_digest
 from qcsurrogate.structures import Structure

@@ -25,7 +25,7 @@ from qcsurrogate.store.manifest import read_manifest
 from qcsurrogate.store.plan import read_plan
 from qcsurrogate.store.progress import Progress
 from qcsurrogate.store.raw import RAW_SUFFIX
-from qcsurrogate.store.slices import RecordSlices
+from qcsurrogate.store.shards import RecordSlices
 from qcsurrogate.store.store import check_digest
 from qcsurrogate.versions import installed_versions
 

@@ -10,6 +10,7 @@ from ase.calculators.calculator import Calculator, all_changes
 from ase.calculators.emt import EMT
 
 from qcsurrogate.errors import StructureError
+from qcsurrogate.sources.kinds import DynamicsSource
 from qcsurrogate.sources.samplers import sample_dynamics
 from qcsurrogate.structures import Structure
 from qcsurrogate.units import ANGSTROM_PER_BOHR, BOHR_PER_ANGSTROM, EV_PER_HARTREE, HARTREE_PER_KELVIN
@@ -25,6 +26,11 @@ USUAL: dict[str, Any] = {
     "count": 5,
     "seed": 3,
 }
+
+
+def settings(**changes: Any) -> DynamicsSource:
+    start = {"name": "h2", "symbols": ["H"], "positions_angstrom": [[0, 0, 0]]}
+    return DynamicsSource.model_validate({"kind": "md", "calculator": "emt", "equilibrium": start} | USUAL | changes)
 
 
 class Spring(Calculator):
@@ -49,7 +55,7 @@ class Spring(Calculator):
 
 def test_the_bond_swings_as_equipartition_says() -> None:
     """<(r - r0)^2> = kT/k; 0.15 is three times the statistical error, found from twelve seeds."""
-    frames = sample_dynamics(HYDROGEN, Spring(), **USUAL | {"count": 2000, "every": 8, "friction_per_ps": 300.0})
+    frames = sample_dynamics(HYDROGEN, Spring(), settings(**{"count": 2000, "every": 8, "friction_per_ps": 300.0}))
     lengths = np.array([np.linalg.norm(s.positions[1] - s.positions[0]) for s in frames])
     thermal = USUAL["temperature_kelvin"] * HARTREE_PER_KELVIN
     assert lengths.var() == pytest.approx(thermal / FORCE_CONSTANT, rel=0.15)
@@ -62,7 +68,7 @@ def test_the_temperature_is_that_of_the_bath() -> None:
     cold, hot = (
         np.var([np.linalg.norm(s.positions[1] - s.positions[0]) for s in frames])
         for frames in (
-            sample_dynamics(HYDROGEN, Spring(), **USUAL | {"count": 800, "temperature_kelvin": t})
+            sample_dynamics(HYDROGEN, Spring(), settings(**{"count": 800, "temperature_kelvin": t}))
             for t in (200.0, 800.0)
         )
     )
@@ -70,21 +76,21 @@ def test_the_temperature_is_that_of_the_bath() -> None:
 
 
 def test_seeded_and_a_longer_run_begins_with_the_shorter() -> None:
-    short, long = (sample_dynamics(HYDROGEN, Spring(), **USUAL | {"count": n}) for n in (3, 6))
+    short, long = (sample_dynamics(HYDROGEN, Spring(), settings(**{"count": n})) for n in (3, 6))
     assert [s.key for s in short] == [s.key for s in long[:3]]
     assert len({s.key for s in long}) == 6
-    assert long[0].key != sample_dynamics(HYDROGEN, Spring(), **USUAL | {"seed": 4})[0].key
+    assert long[0].key != sample_dynamics(HYDROGEN, Spring(), settings(**{"seed": 4}))[0].key
     assert [s.name for s in long] == [f"h2_{i}" for i in range(6)]
 
 
 def test_frames_stay_where_they_were() -> None:
-    for frame in sample_dynamics(HYDROGEN, Spring(), **USUAL):
+    for frame in sample_dynamics(HYDROGEN, Spring(), settings()):
         np.testing.assert_allclose(frame.positions.mean(axis=0), [0, 0, 0.7], atol=1e-9)
 
 
 def test_a_calculator_of_ase_moves_water() -> None:
     water = Structure([8, 1, 1], [[0, 0, 0.2], [0, 1.43, -0.9], [0, -1.43, -0.9]], name="water")
-    frames = sample_dynamics(water, EMT(), **USUAL | {"temperature_kelvin": 300.0, "burn_in": 50, "every": 5})
+    frames = sample_dynamics(water, EMT(), settings(**{"temperature_kelvin": 300.0, "burn_in": 50, "every": 5}))
     assert len({s.key for s in frames}) == 5
     assert all(s.charge == 0 for s in frames)
 
@@ -103,4 +109,4 @@ def test_a_calculator_of_ase_moves_water() -> None:
 )
 def test_explosions_are_clear(calculator: Calculator, changes: dict[str, Any], words: str) -> None:
     with pytest.raises(StructureError, match=words), np.errstate(all="ignore"):
-        sample_dynamics(HYDROGEN, calculator, **USUAL | changes)
+        sample_dynamics(HYDROGEN, calculator, settings(**changes))

@@ -25,7 +25,7 @@ from qcsurrogate.store.consolidate import consolidate
 from qcsurrogate.store.folder import StoreFolder
 from qcsurrogate.store.hdf5 import ArrayFile, Expected, read_arrays
 from qcsurrogate.store.manifest import count_versions, read_manifest
-from qcsurrogate.store.slices import RecordSlices
+from qcsurrogate.store.shards import RecordSlices
 from qcsurrogate.store.store import Store
 from qcsurrogate.store.streaming import Declared, StoredArray, file_digest, writing_arrays
 from tests.store import fakes

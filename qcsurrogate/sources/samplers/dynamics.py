@@ -23,22 +23,13 @@ if TYPE_CHECKING:
     from ase import Atoms
     from ase.calculators.calculator import Calculator
 
+    from qcsurrogate.sources.kinds import DynamicsSource
+
 _HOTTEST: Final = 50.0
 """A kinetic energy of so many times its mean is an explosion, not a fluctuation."""
 
 
-def sample_dynamics(
-    structure: Structure,
-    calculator: Calculator,
-    *,
-    temperature_kelvin: float,
-    timestep_fs: float,
-    friction_per_ps: float,
-    burn_in: int,
-    every: int,
-    count: int,
-    seed: int,
-) -> list[Structure]:
+def sample_dynamics(structure: Structure, calculator: Calculator, settings: DynamicsSource) -> list[Structure]:
     """Geometries of a Langevin trajectory.
 
     The BAOAB integrator (B. Leimkuhler and C. Matthews, J. Chem. Phys. 138, 174102
@@ -50,22 +41,17 @@ def sample_dynamics(
     Args:
         structure: where to start; all its atoms move.
         calculator: gives energies in eV and forces in eV/Angstrom.
-        temperature_kelvin: of the heat bath.
-        timestep_fs: femtoseconds; half of one is right for molecules with hydrogen.
-        friction_per_ps: coupling to the heat bath, per picosecond.
-        burn_in: steps before the first frame counts.
-        every: steps from one frame to the next.
-        count: frames.
-        seed: of velocities and noise.
+        settings: temperature, steps, heat bath, frames and seed; of the calculator nothing is read.
 
     Raises:
         StructureError: if the trajectory explodes or puts atoms on top of each other.
     """
-    generator = np.random.default_rng(seed)
+    burn_in, every, count = settings.burn_in, settings.every, settings.count
+    generator = np.random.default_rng(settings.seed)
     masses = atomic_masses[structure.atomic_numbers][:, None] * ELECTRON_MASS_PER_DALTON
-    thermal = temperature_kelvin * HARTREE_PER_KELVIN
-    step = timestep_fs * ATOMIC_TIME_PER_FEMTOSECOND
-    kept = np.exp(-friction_per_ps * 1e-3 * timestep_fs)
+    thermal = settings.temperature_kelvin * HARTREE_PER_KELVIN
+    step = settings.timestep_fs * ATOMIC_TIME_PER_FEMTOSECOND
+    kept = np.exp(-settings.friction_per_ps * 1e-3 * settings.timestep_fs)
     deviation = np.sqrt(thermal / masses)
     atoms = structure.to_ase()
     atoms.calc = calculator
@@ -87,8 +73,8 @@ def sample_dynamics(
         if not (np.isfinite(forces).all() and kinetic <= hottest):
             raise StructureError(
                 f"{structure.label}: the trajectory exploded in step {number} (kinetic energy {kinetic:.3g} Hartree at "
-                f"{temperature_kelvin:g} K); take a shorter timestep_fs, start nearer to a minimum, or choose a "
-                "calculator that knows these elements"
+                f"{settings.temperature_kelvin:g} K); take a shorter timestep_fs, start nearer to a minimum, or choose "
+                "a calculator that knows these elements"
             )
         if number > burn_in and (number - burn_in) % every == 0:
             shift = centre - _centre_of_mass(positions, masses)
@@ -97,7 +83,7 @@ def sample_dynamics(
             except StructureError as error:
                 raise StructureError(
                     f"{structure.label}: the trajectory went astray before step {number} ({error}); take a shorter "
-                    "timestep_fs or another calculator"
+                    "settings.timestep_fs or another calculator"
                 ) from error
     return frames
 

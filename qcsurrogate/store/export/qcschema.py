@@ -140,30 +140,21 @@ def _wavefunction(record: ReferenceRecord, basis: BasisSet, order: NDArray[np.in
     wavefunction: dict[str, Any] = {
         "basis": qcschema_basis(basis, record.structure.atomic_numbers),
         "restricted": not record.unrestricted,
-        "scf_fock_a": _flat(record.hamiltonian_alpha, order),
-        "scf_density_a": _flat(record.density_matrix_alpha, order),
-        "scf_eigenvalues_a": record.mo_energy.tolist(),
-        "scf_occupations_a": (share * record.mo_occ).tolist(),
-        "fock_a": "scf_fock_a",
-        "density_a": "scf_density_a",
-        "eigenvalues_a": "scf_eigenvalues_a",
-        "occupations_a": "scf_occupations_a",
     }
-    if record.core_hamiltonian is not None:
-        wavefunction["h_core_a"] = _flat(record.core_hamiltonian, order)
+    spins = [("a", record.hamiltonian_alpha, record.density_matrix_alpha, record.mo_energy, share * record.mo_occ)]
     if record.mo_energy_beta is not None and record.mo_occ_beta is not None:
+        beta = record.hamiltonian_beta, record.density_matrix_beta, record.mo_energy_beta, record.mo_occ_beta
+        spins.append(("b", *beta))
+    for spin, fock, density, energies, occupations in spins:
         wavefunction |= {
-            "scf_fock_b": _flat(record.hamiltonian_beta, order),
-            "scf_density_b": _flat(record.density_matrix_beta, order),
-            "scf_eigenvalues_b": record.mo_energy_beta.tolist(),
-            "scf_occupations_b": record.mo_occ_beta.tolist(),
-            "fock_b": "scf_fock_b",
-            "density_b": "scf_density_b",
-            "eigenvalues_b": "scf_eigenvalues_b",
-            "occupations_b": "scf_occupations_b",
+            f"scf_fock_{spin}": _flat(fock, order),
+            f"scf_density_{spin}": _flat(density, order),
+            f"scf_eigenvalues_{spin}": energies.tolist(),
+            f"scf_occupations_{spin}": occupations.tolist(),
+            **{f"{name}_{spin}": f"scf_{name}_{spin}" for name in ("fock", "density", "eigenvalues", "occupations")},
         }
         if record.core_hamiltonian is not None:
-            wavefunction["h_core_b"] = wavefunction["h_core_a"]
+            wavefunction[f"h_core_{spin}"] = _flat(record.core_hamiltonian, order)
     return wavefunction
 
 
