@@ -33,7 +33,6 @@ from qcsurrogate.store.progress import Progress
 from qcsurrogate.store.raw import RAW_SUFFIX
 from qcsurrogate.store.shards import (
     RecordFile,
-    array_description,
     expected_arrays,
     frame_arrays,
     record_sizes,
@@ -41,7 +40,7 @@ from qcsurrogate.store.shards import (
 )
 from qcsurrogate.store.spec import DataSpec
 from qcsurrogate.store.store import Store
-from qcsurrogate.store.streaming import Declared, file_digest, writing_arrays
+from qcsurrogate.store.streaming import file_digest, writing_arrays
 from qcsurrogate.store.upkeep import is_sound, next_shard_number, remove_shard
 
 DEFAULT_MAX_BYTES = 2 * 2**30
@@ -167,14 +166,8 @@ def _write_shard(
     progress: Progress,
 ) -> None:
     empty = RecordFile(plan, stored_fields(spec), keys, {})
-    declared = {
-        name: Declared(
-            e.dtype, tuple(length or 0 for length in e.shape), e.units, array_description(name, empty.fields)
-        )
-        for name, e in expected_arrays(empty).items()
-    }
     building = temporary_for(path)
-    with writing_arrays(building, declared) as writer:
+    with writing_arrays(building, expected_arrays(empty)) as writer:
         for name, values in frame_arrays(keys, plan, empty.fields).items():
             writer.append(name, values)
         for record in packed(keys):

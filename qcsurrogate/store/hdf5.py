@@ -53,17 +53,18 @@ _H5_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, IndexError
 
 
 @dataclass(frozen=True)
-class Expected:
-    """What a dataset must declare before it is read; a length of None is free."""
+class Declared:
+    """What a dataset declares, or must declare before it is read; a length of None is free then."""
 
-    dtype: np.dtype[np.generic]
+    dtype: np.dtype[Any]
     shape: tuple[int | None, ...]
     units: str
+    description: str = ""
 
     @property
-    def n_bytes(self) -> int:
-        """Of its values; free lengths count as nothing."""
-        return self.dtype.itemsize * math.prod(length or 0 for length in self.shape)
+    def lengths(self) -> tuple[int, ...]:
+        """The shape; free lengths count as nothing."""
+        return tuple(length or 0 for length in self.shape)
 
 
 def create_file(target: RawIOBase) -> h5py.File:
@@ -71,33 +72,32 @@ def create_file(target: RawIOBase) -> h5py.File:
     return h5py.File(target, "w", libver=_LIBVER)
 
 
-def create_dataset(
-    file: h5py.File, name: str, dtype: np.dtype[Any], shape: tuple[int, ...], units: str, description: str
-) -> h5py.Dataset:
+def create_dataset(file: h5py.File, name: str, declared: Declared) -> h5py.Dataset:
     """An empty dataset as this module reads them: chunked, shuffle + gzip + fletcher32, with its meaning."""
+    shape = declared.lengths
     dataset = file.create_dataset(
         name,
         shape,
-        dtype,
-        chunks=(min(shape[0], rows_in_chunk(dtype, shape)), *shape[1:]),
+        declared.dtype,
+        chunks=(min(shape[0], rows_in_chunk(declared)), *shape[1:]),
         compression="gzip",
         compression_opts=_GZIP_LEVEL,
         shuffle=True,
         fletcher32=True,
         track_times=False,
     )
-    dataset.attrs["units"] = np.bytes_(units.encode())
-    dataset.attrs["description"] = np.bytes_(description.encode())
+    dataset.attrs["units"] = np.bytes_(declared.units.encode())
+    dataset.attrs["description"] = np.bytes_(declared.description.encode())
     return dataset
 
 
-def rows_in_chunk(dtype: np.dtype[Any], shape: tuple[int, ...]) -> int:
+def rows_in_chunk(declared: Declared) -> int:
     """How many rows make a chunk of about 256 KiB."""
-    return max(1, CHUNK_BYTES // (dtype.itemsize * math.prod(shape[1:])))
+    return max(1, CHUNK_BYTES // (declared.dtype.itemsize * math.prod(declared.lengths[1:])))
 
 
 def read_arrays(
-    path: Path, expected: Mapping[str, Expected], digest: str | None = None
+    path: Path, expected: Mapping[str, Declared], digest: str | None = None
 ) -> dict[str, NDArray[np.generic]]:
     """Read every array of a file, after its declarations were checked.
 
@@ -125,7 +125,7 @@ class ArrayFile:
     decoded once.  Made by :meth:`open`.
     """
 
-    def __init__(self, path: Path, file: h5py.File, expected: Mapping[str, Expected], n_bytes: int) -> None:
+    def __init__(self, path: Path, file: h5py.File, expected: Mapping[str, Declared], n_bytes: int) -> None:
         self.path = path
         self._file = file
         self._last: dict[str, tuple[int, NDArray[np.generic]]] = {}
@@ -140,7 +140,7 @@ class ArrayFile:
             raise
 
     @classmethod
-    def open(cls, path: Path, expected: Mapping[str, Expected]) -> ArrayFile:
+    def open(cls, path: Path, expected: Mapping[str, Declared]) -> ArrayFile:
         """Open a file where it lies; only what rows need is read from it."""
         try:
             if not path.is_file():  # a pipe or a device would block, or never end
@@ -254,7 +254,7 @@ class _Dataset:
     chunk_bytes: int
 
 
-def _check_names(path: Path, file: h5py.File, expected: Mapping[str, Expected]) -> None:
+def _check_names(path: Path, file: h5py.File, expected: Mapping[str, Declared]) -> None:
     if file.userblock_size:
         raise damaged(path, f"it has a user block of {file.userblock_size} bytes; expected none")
     count = file.id.get_num_objs()
@@ -269,7 +269,7 @@ def _check_names(path: Path, file: h5py.File, expected: Mapping[str, Expected]) 
             raise damaged(path, f"'{name}' is no dataset")
 
 
-def _checked_dataset(path: Path, file: h5py.File, name: str, expected: Expected, file_bytes: int) -> _Dataset:
+def _checked_dataset(path: Path, file: h5py.File, name: str, expected: Declared, file_bytes: int) -> _Dataset:
     dataset_id = h5py.h5d.open(file.id, name.encode())
     properties = dataset_id.get_create_plist()
     if properties.get_external_count():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, overload
@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from qcsurrogate.basis import BasisSet
 from qcsurrogate.errors import SpecError, StoreError, StructureError
 from qcsurrogate.sources.collect import collect
-from qcsurrogate.store.hdf5 import Expected, damaged, read_arrays
+from qcsurrogate.store.hdf5 import Declared, damaged, read_arrays
 from qcsurrogate.store.spec import SPLIT_NAMES, DataSpec, SplitName
 from qcsurrogate.store.splits import LEFT_OUT, UNDECIDED, assign_splits, grown_splits
-from qcsurrogate.store.streaming import StoredArray, write_arrays
+from qcsurrogate.store.streaming import write_arrays
 from qcsurrogate.structures import Structure
 
 KEY_TYPE: Final = np.dtype("S32")
@@ -27,17 +27,18 @@ NAME_TYPE: Final = np.dtype("S120")
 
 _KEY_PATTERN: Final = re.compile(rb"(?:[0-9a-f]{32})*")
 
-_ARRAYS: Final[dict[str, tuple[np.dtype[Any], tuple[str | int, ...], str, str]]] = {
-    "keys": (KEY_TYPE, ("structure",), "1", "content key: geometry, charge, spin, method, targets"),
-    "names": (NAME_TYPE, ("structure",), "1", "name of the structure, UTF-8"),
-    "n_atoms": (np.dtype("<i8"), ("structure",), "1", "number of atoms"),
-    "n_ao": (np.dtype("<i8"), ("structure",), "1", "number of orbital basis functions"),
-    "n_aux": (np.dtype("<i8"), ("structure",), "1", "number of auxiliary basis functions"),
-    "charge": (np.dtype("<i8"), ("structure",), "e", "total charge"),
-    "spin": (np.dtype("<i8"), ("structure",), "1", "unpaired electrons, n_alpha - n_beta"),
-    "split": (np.dtype("<i8"), ("structure",), "1", "0 train, 1 validation, 2 test"),
-    "atomic_numbers": (np.dtype("<i8"), ("atom",), "1", "nuclear charges, structure after structure"),
-    "positions": (np.dtype("<f8"), ("atom", 3), "bohr", "nuclear positions, structure after structure"),
+_INTEGER: Final = np.dtype("<i8")
+_ARRAYS: Final = {
+    "keys": Declared(KEY_TYPE, (None,), "1", "content key: geometry, charge, spin, method, targets"),
+    "names": Declared(NAME_TYPE, (None,), "1", "name of the structure, UTF-8"),
+    "n_atoms": Declared(_INTEGER, (None,), "1", "number of atoms"),
+    "n_ao": Declared(_INTEGER, (None,), "1", "number of orbital basis functions"),
+    "n_aux": Declared(_INTEGER, (None,), "1", "number of auxiliary basis functions"),
+    "charge": Declared(_INTEGER, (None,), "e", "total charge"),
+    "spin": Declared(_INTEGER, (None,), "1", "unpaired electrons, n_alpha - n_beta"),
+    "split": Declared(_INTEGER, (None,), "1", "0 train, 1 validation, 2 test"),
+    "atomic_numbers": Declared(_INTEGER, (None,), "1", "nuclear charges, structure after structure"),
+    "positions": Declared(np.dtype("<f8"), (None, 3), "bohr", "nuclear positions, structure after structure"),
 }
 
 
@@ -262,13 +263,8 @@ def _n_functions(basis: BasisSet, structures: PlannedStructures) -> NDArray[np.i
 def write_plan(path: Path, plan: Plan) -> str:
     """Write a plan; returns the file's SHA-256."""
     values = {**vars(plan.structures), **vars(plan), "keys": np.array([key.encode() for key in plan.keys], KEY_TYPE)}
-    return write_arrays(
-        path,
-        {
-            name: StoredArray(np.asarray(values[name], dtype), units, description)
-            for name, (dtype, _, units, description) in _ARRAYS.items()
-        },
-    )
+    arrays = {name: np.asarray(values[name], declared.dtype) for name, declared in _ARRAYS.items()}
+    return write_arrays(path, {n: replace(d, shape=arrays[n].shape) for n, d in _ARRAYS.items()}, arrays)
 
 
 def _shortened(name: str) -> bytes:
@@ -277,15 +273,10 @@ def _shortened(name: str) -> bytes:
 
 def read_plan(path: Path, digest: str | None = None) -> Plan:
     """Read a plan."""
-    expected = {
-        name: Expected(dtype, tuple(d if isinstance(d, int) else None for d in shape), units)
-        for name, (dtype, shape, units, _) in _ARRAYS.items()
-    }
-    arrays: dict[str, NDArray[Any]] = {**read_arrays(path, expected, digest)}
+    arrays: dict[str, NDArray[Any]] = {**read_arrays(path, _ARRAYS, digest)}
     n, counts = len(arrays["keys"]), arrays["n_atoms"]
-    per_structure = [name for name, (_, shape, _, _) in _ARRAYS.items() if shape == ("structure",)]
     n_all = int(counts.sum())
-    sizes_fit = all(len(arrays[name]) == n for name in per_structure)
+    sizes_fit = all(len(arrays[name]) == n for name in _ARRAYS.keys() - {"atomic_numbers", "positions"})
     if not sizes_fit or counts.min() < 1 or {len(arrays["positions"]), len(arrays["atomic_numbers"])} != {n_all}:
         raise damaged(path, "its arrays do not fit together")
     if arrays["split"].min() < 0 or arrays["split"].max() >= len(SPLIT_NAMES):

@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 
 from qcsurrogate.errors import StoreError
 from qcsurrogate.files.atomic import in_place_of, read_limited
-from qcsurrogate.store.hdf5 import Expected, damaged
-from qcsurrogate.store.streaming import StoredArray
+from qcsurrogate.store.hdf5 import Declared, damaged
 
 RAW_SUFFIX = ".record"
 
@@ -27,9 +26,9 @@ _MARK = b"qcrecord"
 _DIGEST_BYTES = 32
 
 
-def write_raw(path: Path, arrays: Mapping[str, StoredArray]) -> str:
+def write_raw(path: Path, declared: Mapping[str, Declared], arrays: Mapping[str, NDArray[np.generic]]) -> str:
     """Write arrays, verify the file, move it into place; returns the digest of its contents."""
-    payload = b"".join(np.ascontiguousarray(array.values).tobytes() for array in arrays.values())
+    payload = b"".join(np.ascontiguousarray(arrays[name]).tobytes() for name in declared)
     digest = hashlib.sha256(payload)
     image = _MARK + digest.digest() + payload
     with in_place_of(path) as temporary:
@@ -39,10 +38,9 @@ def write_raw(path: Path, arrays: Mapping[str, StoredArray]) -> str:
     return digest.hexdigest()
 
 
-def read_raw(path: Path, expected: Mapping[str, Expected]) -> dict[str, NDArray[np.generic]]:
+def read_raw(path: Path, expected: Mapping[str, Declared]) -> dict[str, NDArray[np.generic]]:
     """Read arrays whose dtypes and shapes are known."""
-    shapes = {name: tuple(n or 0 for n in array.shape) for name, array in expected.items()}
-    sizes = {name: math.prod(shapes[name]) * array.dtype.itemsize for name, array in expected.items()}
+    sizes = {name: math.prod(array.lengths) * array.dtype.itemsize for name, array in expected.items()}
     start = len(_MARK) + _DIGEST_BYTES
     n_bytes = start + sum(sizes.values())
     image = read_limited(path, n_bytes)
@@ -52,7 +50,7 @@ def read_raw(path: Path, expected: Mapping[str, Expected]) -> dict[str, NDArray[
         raise damaged(path, "its SHA-256 is not the one that it says: it was truncated or altered")
     arrays: dict[str, NDArray[np.generic]] = {}
     for name, array in expected.items():
-        count = math.prod(shapes[name])
-        arrays[name] = np.frombuffer(image, array.dtype, count, start).reshape(shapes[name]).copy()
+        count = math.prod(expected[name].lengths)
+        arrays[name] = np.frombuffer(image, array.dtype, count, start).reshape(expected[name].lengths).copy()
         start += sizes[name]
     return arrays

@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 
 from qcsurrogate.errors import RecordError
 from qcsurrogate.reference.record import FIELDS, OPEN_SHELL_FIELDS, Field, FieldShape, ReferenceRecord
-from qcsurrogate.store.hdf5 import ArrayFile, Expected, damaged, read_arrays
+from qcsurrogate.store.hdf5 import ArrayFile, Declared, damaged, read_arrays
 from qcsurrogate.store.plan import KEY_TYPE, Plan
 from qcsurrogate.store.raw import RAW_SUFFIX, read_raw, write_raw
 from qcsurrogate.store.spec import DataSpec
-from qcsurrogate.store.streaming import StoredArray, write_arrays
+from qcsurrogate.store.streaming import write_arrays
 
 SYMMETRY_TOLERANCE = 1e-9
 
@@ -196,9 +196,8 @@ def write_records(path: Path, records: Sequence[tuple[str, ReferenceRecord]], pl
 
 def write_packed(path: Path, file: RecordFile) -> str:
     """Write records that are packed already; returns the SHA-256 of the file."""
-    meaning = {name: (e.units, array_description(name, file.fields)) for name, e in expected_arrays(file).items()}
     write = write_raw if path.suffix == RAW_SUFFIX else write_arrays
-    return write(path, {name: StoredArray(file.arrays[name], *meaning[name]) for name in meaning})
+    return write(path, expected_arrays(file), file.arrays)
 
 
 def merge(files: Sequence[RecordFile]) -> RecordFile:
@@ -238,16 +237,20 @@ def check_contents(path: Path, arrays: dict[str, NDArray[Any]], file: RecordFile
             raise damaged(path, f"'{field.name}' holds values that are not finite")
 
 
-def expected_arrays(file: RecordFile) -> dict[str, Expected]:
+def expected_arrays(file: RecordFile) -> dict[str, Declared]:
     """What the file of these records must declare; it follows from the plan alone."""
     sizes = {name: int(n.sum()) for name, n in _sizes(file.keys, file.plan).items()}
     sizes["record"] = len(file.keys)
-    expected = {"keys": Expected(KEY_TYPE, (len(file.keys),), "1")}
+    n = len(file.keys)
+    expected = {"keys": Declared(KEY_TYPE, (n,), "1", "content key of every record, in order")}
     for name in _dimensions(file.fields):
-        expected[f"{name}_offsets"] = Expected(np.dtype("<i8"), (len(file.keys) + 1,), "1")
+        meaning = f"record i holds the {_OFFSETS[name]} offsets[i] to offsets[i + 1]"
+        expected[f"{name}_offsets"] = Declared(np.dtype("<i8"), (n + 1,), "1", meaning)
     for field in file.fields:
         dimension, rest = DIMENSION[field.shape]
-        expected[field.name] = Expected(_STORED_TYPE[field.dtype], (sizes[dimension], *rest), field.units)
+        packed = "; lower triangle row by row, record after record" if field.shape == "triangle" else ""
+        shape, meaning = (sizes[dimension], *rest), f"{field.description}{packed}"
+        expected[field.name] = Declared(_STORED_TYPE[field.dtype], shape, field.units, meaning)
     return expected
 
 
@@ -285,18 +288,6 @@ def frame_arrays(keys: Sequence[str], plan: Plan, fields: Sequence[Field]) -> di
     for name in _dimensions(fields):
         frame[f"{name}_offsets"] = np.concatenate([[0], np.cumsum(sizes[name])]).astype(np.int64)
     return frame
-
-
-def array_description(name: str, fields: Sequence[Field]) -> str:
-    """What an array of a file of records holds, in words."""
-    if name == "keys":
-        return "content key of every record, in order"
-    if name.endswith("_offsets"):
-        what = _OFFSETS[name.removesuffix("_offsets")]
-        return f"record i holds the {what} offsets[i] to offsets[i + 1]"
-    field = next(field for field in fields if field.name == name)
-    packed = "; lower triangle row by row, record after record" if field.shape == "triangle" else ""
-    return f"{field.description}{packed}"
 
 
 def _pack(

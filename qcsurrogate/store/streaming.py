@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import io
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,28 +19,9 @@ from numpy.typing import NDArray
 
 from qcsurrogate.errors import StoreError
 from qcsurrogate.files.atomic import in_place_of
-from qcsurrogate.store.hdf5 import ArrayFile, Expected, create_dataset, create_file, rows_in_chunk
+from qcsurrogate.store.hdf5 import ArrayFile, Declared, create_dataset, create_file, rows_in_chunk
 
 _PIECE_BYTES = 2**20
-
-
-@dataclass(frozen=True, eq=False)
-class StoredArray:
-    """An array and what it means."""
-
-    values: NDArray[np.generic]
-    units: str
-    description: str
-
-
-@dataclass(frozen=True)
-class Declared:
-    """An array that is going to be written: how long it will be, and what it means."""
-
-    dtype: np.dtype[Any]
-    shape: tuple[int, ...]
-    units: str
-    description: str
 
 
 class _Sink(io.RawIOBase):
@@ -122,10 +102,7 @@ class ArrayWriter:
         self._declared = declared
         self._sink = _Sink(path)
         self._file = create_file(self._sink)
-        self._datasets = {
-            name: create_dataset(self._file, name, d.dtype, d.shape, d.units, d.description)
-            for name, d in declared.items()
-        }
+        self._datasets = {name: create_dataset(self._file, name, d) for name, d in declared.items()}
         self._waiting: dict[str, list[NDArray[Any]]] = {name: [] for name in declared}
         self._n_waiting = dict.fromkeys(declared, 0)
         self._written = dict.fromkeys(declared, 0)
@@ -135,14 +112,14 @@ class ArrayWriter:
         """Add rows to an array; whole chunks go to the file, the rest waits."""
         declared = self._declared[name]
         rows = np.ascontiguousarray(rows, declared.dtype)
-        if self._written[name] + self._n_waiting[name] + len(rows) > declared.shape[0]:
+        if self._written[name] + self._n_waiting[name] + len(rows) > declared.lengths[0]:
             raise StoreError(
-                f"'{self._path}': more rows of '{name}' came than the {declared.shape[0]} that were planned"
+                f"'{self._path}': more rows of '{name}' came than the {declared.lengths[0]} that were planned"
             )
         self._hashes[name].update(rows.tobytes())
         self._waiting[name].append(rows)
         self._n_waiting[name] += len(rows)
-        chunk = rows_in_chunk(declared.dtype, declared.shape)
+        chunk = rows_in_chunk(declared)
         if self._n_waiting[name] >= chunk:
             self._flush(name, self._n_waiting[name] // chunk * chunk)
 
@@ -164,20 +141,19 @@ class ArrayWriter:
         """Write what waits, close the file, and compare what the disk has with what came."""
         for name, declared in self._declared.items():
             self.complete(name)
-            if self._written[name] != declared.shape[0]:
+            if self._written[name] != declared.lengths[0]:
                 raise StoreError(
-                    f"'{self._path}': {self._written[name]} rows of '{name}' came, expected {declared.shape[0]}"
+                    f"'{self._path}': {self._written[name]} rows of '{name}' came, expected {declared.lengths[0]}"
                 )
         self._file.close()
         self._sink.check()
         self._sink.close()
-        expected = {name: Expected(d.dtype, d.shape, d.units) for name, d in self._declared.items()}
-        with contextlib.closing(ArrayFile.open(self._path, expected)) as file:
+        with contextlib.closing(ArrayFile.open(self._path, self._declared)) as file:
             for name, declared in self._declared.items():
                 found = hashlib.sha256()
-                step = rows_in_chunk(declared.dtype, declared.shape)
-                for start in range(0, declared.shape[0], step):
-                    found.update(file.read(name, start, min(start + step, declared.shape[0])).tobytes())
+                step = rows_in_chunk(declared)
+                for start in range(0, declared.lengths[0], step):
+                    found.update(file.read(name, start, min(start + step, declared.lengths[0])).tobytes())
                 if found.digest() != self._hashes[name].digest():
                     raise StoreError(f"'{self._path}' does not read back as written ('{name}' differs); check the disk")
 
@@ -198,12 +174,11 @@ def writing_arrays(path: Path, declared: Mapping[str, Declared]) -> Iterator[Arr
         writer.finish()
 
 
-def write_arrays(path: Path, arrays: Mapping[str, StoredArray]) -> str:
+def write_arrays(path: Path, declared: Mapping[str, Declared], arrays: Mapping[str, NDArray[Any]]) -> str:
     """Write arrays that are there as one file; returns its SHA-256."""
-    declared = {n: Declared(a.values.dtype, a.values.shape, a.units, a.description) for n, a in arrays.items()}
     with writing_arrays(path, declared) as writer:
-        for name, array in arrays.items():
-            writer.append(name, array.values)
+        for name in declared:
+            writer.append(name, arrays[name])
     return file_digest(path)
 
 

@@ -23,12 +23,13 @@ from qcsurrogate.inspection import inspect
 from qcsurrogate.reference.record import FIELDS, ReferenceRecord
 from qcsurrogate.store.consolidate import consolidate
 from qcsurrogate.store.folder import StoreFolder
-from qcsurrogate.store.hdf5 import ArrayFile, Expected, read_arrays
+from qcsurrogate.store.hdf5 import ArrayFile, Declared, read_arrays
 from qcsurrogate.store.manifest import count_versions, read_manifest
 from qcsurrogate.store.shards import RecordSlices
 from qcsurrogate.store.store import Store
-from qcsurrogate.store.streaming import Declared, StoredArray, file_digest, writing_arrays
+from qcsurrogate.store.streaming import file_digest, writing_arrays
 from tests.store import fakes
+from tests.store.arrays import StoredArray
 from tests.store.stores import make_store
 
 ROOT = Path(__file__).parents[2]
@@ -199,7 +200,7 @@ def test_memory_stays_small_however_large_the_file(tmp_path: Path) -> None:
             writer.append("x", values[start : start + 10_000])
     writing = tracemalloc.get_traced_memory()[1]
     tracemalloc.reset_peak()
-    with closing(ArrayFile.open(tmp_path / "large.h5", {"x": Expected(values.dtype, (n,), "1")})) as file:
+    with closing(ArrayFile.open(tmp_path / "large.h5", {"x": Declared(values.dtype, (n,), "1")})) as file:
         np.testing.assert_array_equal(file.read("x", 3_000_000, 3_000_100), values[3_000_000:3_000_100])
     reading = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -213,13 +214,13 @@ def test_streamed_files_are_like_those_made_in_memory(tmp_path: Path) -> None:
         "keys": StoredArray(np.array([b"a" * 32, b"b" * 32]), "1", "keys"),
         "flag": StoredArray(np.ones(300_000, np.uint8), "1", "flags"),
     }
-    declared = {n: Declared(a.values.dtype, a.values.shape, a.units, a.description) for n, a in arrays.items()}
+    declared = {n: a.declared for n, a in arrays.items()}
     for file in ("first.h5", "second.h5"):
         with writing_arrays(tmp_path / file, declared) as writer:
             for name, array in arrays.items():
                 for start in range(0, len(array.values), 9_999):
                     writer.append(name, array.values[start : start + 9_999])
-    expected = {n: Expected(a.values.dtype, a.values.shape, a.units) for n, a in arrays.items()}
+    expected = {n: Declared(a.values.dtype, a.values.shape, a.units) for n, a in arrays.items()}
     found = read_arrays(tmp_path / "first.h5", expected, file_digest(tmp_path / "second.h5"))
     with h5py.File(tmp_path / "first.h5") as opened:  # and as HDF5 itself decodes it
         for name, array in arrays.items():
@@ -249,7 +250,8 @@ import resource, sys
 from pathlib import Path
 import numpy as np
 from qcsurrogate.errors import StoreError
-from qcsurrogate.store.streaming import Declared, writing_arrays
+from qcsurrogate.store.hdf5 import Declared
+from qcsurrogate.store.streaming import writing_arrays
 values = np.random.default_rng(0).normal(size=100_000)
 for limit in (0, 100, 2500, 300_000, 700_000):
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))

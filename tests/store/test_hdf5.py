@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 
 from qcsurrogate.errors import StoreError
-from qcsurrogate.store.hdf5 import Expected, read_arrays
-from qcsurrogate.store.streaming import StoredArray, write_arrays
+from qcsurrogate.store.hdf5 import Declared, read_arrays
+from tests.store.arrays import StoredArray, write_arrays
 
 ARRAYS = {
     "energy": StoredArray(np.linspace(-76.0, -75.0, 50), "hartree", "total energy"),
     "positions": StoredArray(np.arange(60.0).reshape(20, 3), "bohr", "nuclear positions"),
     "keys": StoredArray(np.array([b"a" * 32, b"b" * 32]), "1", "content keys"),
 }
-EXPECTED = {name: Expected(a.values.dtype, a.values.shape, a.units) for name, a in ARRAYS.items()}
+EXPECTED = {name: Declared(a.values.dtype, a.values.shape, a.units) for name, a in ARRAYS.items()}
 FILTERS = {"chunks": True, "compression": "gzip", "shuffle": True, "fletcher32": True}
 
 
@@ -53,7 +53,7 @@ def test_large_arrays_come_in_chunks(tmp_path: Path) -> None:
     write_arrays(tmp_path / "a.h5", {"x": StoredArray(values, "bohr", "positions")})
     with h5py.File(tmp_path / "a.h5") as file:
         assert file["x"].chunks[0] < 20_000
-    found = read_arrays(tmp_path / "a.h5", {"x": Expected(values.dtype, (None, 3), "bohr")})
+    found = read_arrays(tmp_path / "a.h5", {"x": Declared(values.dtype, (None, 3), "bohr")})
     np.testing.assert_array_equal(found["x"], values)
 
 
@@ -192,7 +192,7 @@ def test_free_lengths_are_held_against_the_size_of_the_file(tmp_path: Path) -> N
     with h5py.File(tmp_path / "a.h5", "w", libver=("v110", "v110")) as file:
         huge_shape(file, tmp_path)
     with pytest.raises(StoreError, match=r"declares 9007199254740992 bytes .* more than .* can hold"):
-        read_arrays(tmp_path / "a.h5", {"energy": Expected(np.dtype("<f8"), (None,), "hartree")})
+        read_arrays(tmp_path / "a.h5", {"energy": Declared(np.dtype("<f8"), (None,), "hartree")})
 
 
 def test_user_block_and_old_format_are_refused(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import pytest
 from qcsurrogate.errors import StoreError
 from qcsurrogate.files.atomic import read_sealed_json, sealed_json
 from qcsurrogate.store.chunks import decoded_chunk, fletcher32, largest_stored_size
-from qcsurrogate.store.hdf5 import ArrayFile, Expected, read_arrays
+from qcsurrogate.store.hdf5 import ArrayFile, Declared, read_arrays
 from qcsurrogate.store.store import Store
 from tests.benchmarks import hostile_files
 from tests.store.test_hdf5 import EXPECTED, FILTERS
@@ -131,14 +131,14 @@ def test_other_contents_are_refused_in_memory_and_on_the_disk(
         make(file, tmp_path)
     for read in (read_arrays, ArrayFile.open):
         with pytest.raises(StoreError, match=message):
-            read(path, {"x": Expected(FLOAT, (50,), "1")})
+            read(path, {"x": Declared(FLOAT, (50,), "1")})
 
 
 def test_chunks_are_of_whole_rows(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "a.h5", "w", libver=("v110", "v110")) as file:
         wide_chunks(file, tmp_path)
     with pytest.raises(StoreError, match="expected chunks of whole rows"):
-        read_arrays(tmp_path / "a.h5", {"x": Expected(FLOAT, (50, 4), "1")})
+        read_arrays(tmp_path / "a.h5", {"x": Declared(FLOAT, (50, 4), "1")})
 
 
 def bomb(path: Path, deflated: bytes, n_chunks: int) -> None:
@@ -157,11 +157,11 @@ import sys, resource
 from pathlib import Path
 import numpy as np
 from qcsurrogate.errors import StoreError
-from qcsurrogate.store.hdf5 import ArrayFile, Expected, read_arrays
+from qcsurrogate.store.hdf5 import ArrayFile, Declared, read_arrays
 from tests.benchmarks.hostile_files import limit_memory
 before = limit_memory()
 path, length = Path(sys.argv[1]), None if sys.argv[2] == "free" else int(sys.argv[2])
-expected = {"x": Expected(np.dtype("<f8"), (length,), "1")}
+expected = {"x": Declared(np.dtype("<f8"), (length,), "1")}
 for read in (read_arrays, lambda path, expected: ArrayFile.open(path, expected).read("x", 0, 10)):
     try:
         read(path, expected)

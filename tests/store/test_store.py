@@ -29,10 +29,10 @@ from qcsurrogate.store.shards import (
     write_records,
 )
 from qcsurrogate.store.store import Store
-from qcsurrogate.store.streaming import StoredArray, write_arrays
 from qcsurrogate.store.upkeep import write_shard
 from qcsurrogate.versions import installed_versions
 from tests.store import fakes
+from tests.store.arrays import StoredArray, write_arrays
 
 
 def computed(store: Store, key: str) -> ReferenceRecord:
