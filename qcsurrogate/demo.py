@@ -58,11 +58,6 @@ class DemoResult:
 def demo(out: str | Path, *, spec: str | Path = SPEC, quiet: bool = False) -> DemoResult:
     """Generate water references, train both models, compare; started again, it goes on.
 
-    Args:
-        out: folder for ``store``, ``hamiltonian``, ``density`` and ``report``.
-        spec: the data spec.
-        quiet: say nothing.
-
     Raises:
         StoreError: if too few references could be computed to go on.
         QCSurrogateError: as the steps themselves.

@@ -53,11 +53,6 @@ _LOCAL_LIMITS = Limits(look_every=5.0, startup=600.0, failures=5)
 def connected(settings: ClusterSettings, scratch: Path, log: Callable[[str], None]) -> Iterator[Connection]:
     """Workers as the settings want them, for as long as this is entered.
 
-    Args:
-        settings: where to run.
-        scratch: folder for temporary files of local workers, and for logs and keys of jobs.
-        log: takes one line per event: a worker that is replaced, and why.
-
     Raises:
         SpecError: if a package is missing, or keys cannot be used.
         ClusterError: if no worker can be started, or the scheduler cannot be reached.

@@ -27,7 +27,6 @@ class Rule:
     """When the mean of a figure is good, when it is fair, and what that means.
 
     Attributes:
-        figure, title: which one, and what it is called.
         limits: largest mean that is good, and largest that is fair, in the figure's unit.
         words: what is said of a good, a fair and a poor mean.
         beats: a figure that needs no network, and its name; it is rated by ``shares`` of its

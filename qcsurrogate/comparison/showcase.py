@@ -82,13 +82,7 @@ class PlaneDensities:
 
 @dataclass(frozen=True, eq=False)
 class Showcase:
-    """What the pictures draw and ``metrics.json`` does not hold.
-
-    Attributes:
-        judges: of each model, after all was measured.
-        plane: of one molecule; None where no density was integrated.
-        curves: training logs of the models that have one.
-    """
+    """What the pictures draw and ``metrics.json`` does not hold."""
 
     judges: Mapping[str, Judge]
     plane: PlaneDensities | None

@@ -37,15 +37,7 @@ class Curve:
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """One model under comparison.
-
-    Attributes:
-        label: what the report calls it; unique.
-        surrogate: the loaded model.
-        path: its file.
-        sha256: of the file.
-        curves: its training log; empty where there is none.
-    """
+    """One model under comparison."""
 
     label: str
     surrogate: Surrogate[Any]

@@ -31,9 +31,7 @@ def write_cube(
 
     Args:
         path: where to; an older file stays until the new one is complete.
-        structure: the molecule.
         values: from (n, 3) points in bohr to (n,) values.
-        comment: first line of the file.
         resolution: distance of neighbouring points, bohr.
         margin: least distance from a nucleus to the edge of the box, bohr.
 

@@ -86,10 +86,7 @@ class GaussianDensity(ElectronDensity):
         """Free atoms plus an expansion in an auxiliary basis.
 
         Args:
-            structure: the molecule.
-            auxiliary: auxiliary basis.
             coefficients: (n_aux,) of rho - rho_atoms, PySCF order.
-            atoms: free atoms by atomic number.
         """
         auxiliary = auxiliary.restricted_to(structure.atomic_numbers)
         mol = complete_basis(auxiliary, atoms).build_mol(structure)

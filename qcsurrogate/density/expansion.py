@@ -35,10 +35,7 @@ def complete_coefficients(
     """Coefficients of the whole density.
 
     Args:
-        structure: the molecule.
-        auxiliary: auxiliary basis of the coefficients.
         coefficients: (n_aux,) of rho - rho_atoms, PySCF order.
-        atoms: free atoms by atomic number.
 
     Returns:
         (n_aux + n_atoms,) over the functions of :func:`complete_basis`, PySCF order.

@@ -54,13 +54,6 @@ class Driver:
     def __init__(
         self, folder: StoreFolder, header: Header, orders: Orders, pending: Collection[str], next_shard: int
     ) -> None:
-        """Args:
-        folder: of the store, whose lock is held.
-        header: of the store.
-        orders: what all batches have in common.
-        pending: keys of sound records that wait for their shard.
-        next_shard: number of the next shard.
-        """
         self.folder, self.header, self.orders = folder, header, orders
         self.n_complete = 0
         plan = header.plan

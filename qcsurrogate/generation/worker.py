@@ -70,15 +70,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Orders:
-    """What all batches of a run have in common.
-
-    Attributes:
-        path: the store's folder.
-        calculator: what computes a record.
-        limits: how many attempts of each cause put a structure aside.
-        time_limit: seconds for one structure.
-        threads: OpenMP threads, None for what the worker's environment says.
-    """
+    """What all batches of a run have in common."""
 
     path: str
     calculator: Calculator

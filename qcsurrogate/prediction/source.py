@@ -17,9 +17,6 @@ class Source:
     """The model that made a prediction, and what it stands for.
 
     Attributes:
-        kind: name of the quantity.
-        method: level of theory of the training data.
-        orbital_basis: its orbital basis.
         atoms: free atoms of that method by atomic number.
         data: name, licence, citation and hash of the training data.
         versions: of the packages that the model was trained with.

@@ -175,10 +175,6 @@ class Surrogate(ABC, Generic[P]):
     def check_domain(self, structure: Structure, basis: BasisSet | None = None) -> None:
         """Refuse what the model was never shown.
 
-        Args:
-            structure: the molecule.
-            basis: the orbital basis in which the molecule came, if any.
-
         Raises:
             DomainError: for elements, a charge, a spin or a basis the model was not trained on.
         """

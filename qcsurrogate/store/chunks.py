@@ -23,11 +23,6 @@ def largest_stored_size(chunk_bytes: int) -> int:
 def decoded_chunk(stored: bytes, dtype: np.dtype[np.generic], chunk_bytes: int) -> NDArray[np.generic]:
     """The values of a stored chunk, flat.
 
-    Args:
-        stored: its bytes: shuffled, deflated, with a Fletcher checksum behind.
-        dtype: of the values.
-        chunk_bytes: how many bytes of values it must hold.
-
     Raises:
         ValueError: if the checksum or the length is another.
     """

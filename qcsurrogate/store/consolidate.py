@@ -59,15 +59,7 @@ PackedRecords = Callable[[Sequence[str]], Iterator[RecordFile]]
 
 @dataclass(frozen=True)
 class Consolidation:
-    """What :func:`consolidate` has made.
-
-    Attributes:
-        path: the store that now has the large files.
-        n_records: records in them.
-        files: their paths.
-        n_bytes: bytes that they take.
-        bytes_before: bytes that the same records took.
-    """
+    """What :func:`consolidate` has made."""
 
     path: Path
     n_records: int

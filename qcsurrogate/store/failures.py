@@ -59,12 +59,6 @@ class Failure:
     """A structure that failed.
 
     Attributes:
-        key: the structure's content key.
-        name: its name in the plan.
-        cause: of the last attempt.
-        message: of the last attempt.
-        attempts: attempts that failed, since the last retry was asked for.
-        by_cause: the same by cause.
         total: all attempts that ever failed.
         host: where the last attempt failed.
     """
@@ -90,13 +84,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class FailureGroup:
-    """Failures of one cause whose messages are alike but for numbers and names.
-
-    Attributes:
-        cause: what they have in common.
-        pattern: their messages, with numbers and quoted names left out.
-        failures: those of the group, most attempts first.
-    """
+    """Failures of one cause whose messages are alike but for numbers and names."""
 
     cause: Cause
     pattern: str

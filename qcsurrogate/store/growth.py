@@ -23,14 +23,15 @@ from qcsurrogate.store.store import Store
 _COUNTS: Final = tuple(f"split.{name}" for name in SPLIT_NAMES)
 _MAY_CHANGE: Final = ("structures", "licence", "citation")
 
+_RULES: Final[dict[type, str]] = {
+    SizeSplit: "by size, small ones by a seeded hash",
+    AutoSplit: "by a seeded hash, in the same shares",
+    MoleculeSplit: "with its molecule where the store has it, else by a seeded hash",
+}
+
 
 def resumed(folder: StoreFolder, spec: DataSpec, say: Callable[[str], None]) -> Header:
     """The header of a store with which a spec goes on; the store grows first where the spec has grown.
-
-    Args:
-        folder: of the store, whose lock is held.
-        spec: of the same method and targets, with at least the structures of the store.
-        say: told in a line what becomes of the structures.
 
     Raises:
         SpecError: if something else has changed, or a structure of the store is missing.
@@ -65,13 +66,7 @@ def how_grown(spec: DataSpec) -> str:
     """How the split of a spec divides structures that are added later, in words; nothing where it says so itself."""
     if isinstance(spec.split, HashSplit):
         return ""
-    rule = "by a seeded hash"
-    if isinstance(spec.split, SizeSplit):
-        rule = "by size, small ones by a seeded hash"
-    elif isinstance(spec.split, AutoSplit):
-        rule = "by a seeded hash, in the same shares"
-    elif isinstance(spec.split, MoleculeSplit):
-        rule = "with its molecule where the store has it, else by a seeded hash"
+    rule = _RULES.get(type(spec.split), "by a seeded hash")
     return (
         f"'{spec.split.kind}' divides a set that is there at once; what comes later is divided {rule}. Only 'by_hash' "
         "gives a store that grows the parts of one made at once"

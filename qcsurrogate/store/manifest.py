@@ -20,9 +20,6 @@ class ShardManifest:
     """One file of finished records.
 
     Attributes:
-        path: the shard.
-        keys: of its records, in order.
-        digest: SHA-256 of the shard.
         versions: what there was to compute with.
         computed_with: for every record, which of ``versions``.
     """

@@ -34,8 +34,6 @@ class Merge:
     """What :func:`merge` has made.
 
     Attributes:
-        path: the new store.
-        n_records: records in it.
         taken: how many of them each store gave, in the order of the stores.
         repeated: records that were in several stores, and agree.
         missing: structures without a record in any store.

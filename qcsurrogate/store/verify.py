@@ -55,19 +55,7 @@ class Recomputed:
 
 @dataclass
 class Verification:
-    """What was checked, and every problem that was found.
-
-    Attributes:
-        path: the store.
-        planned: structures in the plan.
-        complete: records that the store says it has.
-        files: files of records.
-        checked: records whose contents were checked.
-        recomputed: records that were computed again.
-        problems: what is wrong, in the order it was found.
-        versions_then: packages when the store was planned.
-        versions_now: the same packages now.
-    """
+    """What was checked, and every problem that was found."""
 
     path: Path
     planned: int = 0

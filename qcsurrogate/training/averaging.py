@@ -20,10 +20,6 @@ class MovingAverage(Generic[Network]):
     """A copy of a network whose weights follow the original's.
 
     Parameters are averaged, buffers copied.
-
-    Args:
-        network: what is followed; not changed.
-        decay: of the average, once ``decay_at`` has reached it.
     """
 
     def __init__(self, network: Network, decay: float) -> None:

@@ -30,15 +30,10 @@ class Progress:
     """Where a run stands, apart from its tensors.
 
     Attributes:
-        config: the whole configuration, as plain data.
-        dataset: identity of the training and validation data.
-        network: the description of the network.
         step: steps taken; also the sampler's position and that of the learning rate.
         rows: the table ``metrics.csv`` up to here.
         best_step, best_value: of the best validation, if there was one.
         loss_sum, loss_count: training losses since the last row of the table.
-        wall_time, cpu_time: seconds spent, all starts together.
-        finished: whether the run is complete.
         extensions: for each time that ``training.steps`` grew: ``step`` reached then, ``from``, ``to``.
     """
 

@@ -77,10 +77,7 @@ class TrainingResult:
     """How a run stands when ``train`` returns.
 
     Attributes:
-        model_path: the best model so far; None before the first validation.
-        steps: steps taken.
         finished: False if ``max_minutes`` ended it before its last step.
-        best_step: step of the best validation.
         metrics: row of the table at ``best_step``.
         wall_time, cpu_time: seconds spent, all starts together.
     """

@@ -33,15 +33,7 @@ _NO_LEVEL_OF_THEORY: Final = frozenset({"charge", "spin", "auxiliary_basis"})
 
 @dataclass(frozen=True, eq=False)
 class Beginning:
-    """A model that a run begins with.
-
-    Attributes:
-        path: where it was read now.
-        record: what the run's configuration says of it.
-        model: the network; its statistics and bases are kept.
-        metadata: what its file says.
-        settings: those of the network, as plain data.
-    """
+    """A model that a run begins with."""
 
     path: Path
     record: Origin

@@ -26,7 +26,6 @@ class SOAP(torch.optim.Optimizer):
 
     Args:
         parameters: each of two or more dimensions; the last two are a matrix.
-        lr: learning rate.
         betas: decay of the first moment; decay of the second and of the preconditioners.
         eps: added to the root of the second moment.
         refresh_every: steps between two refinements of the eigenbases.
