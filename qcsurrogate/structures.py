@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from ase.data import chemical_symbols
@@ -220,57 +221,91 @@ def _numbers(values: ArrayLike, kind: type[np.int64 | np.float64], problem: str)
     return numbers
 
 
-def structures_from_arrays(
-    counts: NDArray[np.int64],
-    atomic_numbers: NDArray[np.int64],
-    positions: NDArray[np.float64],
-    charges: NDArray[np.int64],
-    spins: NDArray[np.int64],
-    names: Sequence[str],
-) -> list[Structure | StructureError]:
-    """Many structures from flat arrays, with the checks of :class:`Structure` made together.
+@dataclass(frozen=True, eq=False)
+class FlatStructures:
+    """Many structures in flat arrays, not yet checked; a million of them take the memory of their numbers.
 
-    A hundred thousand small molecules take about a second; one after the other, ten.
-
-    Args:
-        counts: (n,) numbers of atoms.
-        atomic_numbers: (n_all,) structure after structure.
+    Attributes:
+        n_atoms: (n,) atoms of every structure.
+        atomic_numbers: (n_all,) nuclear charges, structure after structure.
         positions: (n_all, 3) in bohr.
-        charges, spins: (n,).
-        names: n names.
-
-    Returns:
-        For each structure itself, or the error that its geometry deserves. The arrays of
-        the structures are read-only views of one copy.
+        charge, spin, names: (n,).
     """
-    numbers = np.array(atomic_numbers, dtype=np.int64)
-    positions = np.array(positions, dtype=np.float64)
-    numbers.setflags(write=False)
-    positions.setflags(write=False)
-    stops = np.cumsum(counts)
-    suspects = _suspects(np.asarray(counts), numbers, positions, charges, spins)
-    made: list[Structure | StructureError] = []
-    for start, stop, charge, spin, name, suspect in zip(
-        (stops - counts).tolist(),
-        stops.tolist(),
-        np.asarray(charges).tolist(),
-        np.asarray(spins).tolist(),
-        names,
-        suspects.tolist(),
-        strict=True,
-    ):
-        if suspect:
-            try:
-                made.append(Structure(numbers[start:stop], positions[start:stop], charge, spin, name))
-            except StructureError as error:
-                made.append(error)
-            continue
-        structure = object.__new__(Structure)
-        structure.__dict__.update(
-            atomic_numbers=numbers[start:stop], positions=positions[start:stop], charge=charge, spin=spin, name=name
+
+    n_atoms: NDArray[np.int64]
+    atomic_numbers: NDArray[np.int64]
+    positions: NDArray[np.float64]
+    charge: NDArray[np.int64]
+    spin: NDArray[np.int64]
+    names: NDArray[Any]
+
+    @cached_property
+    def offsets(self) -> NDArray[np.int64]:
+        """(n + 1,) first atom of every structure, and the total."""
+        return np.concatenate([[0], np.cumsum(self.n_atoms)]).astype(np.int64)
+
+    def __len__(self) -> int:
+        return len(self.n_atoms)
+
+    def take(self, indices: Sequence[int] | NDArray[np.int64]) -> Self:
+        """Some of them, in this order."""
+        chosen = np.asarray(indices, dtype=np.int64)
+        atoms = self.atoms_of(chosen)
+        return replace(
+            self,
+            n_atoms=self.n_atoms[chosen],
+            atomic_numbers=self.atomic_numbers[atoms],
+            positions=self.positions[atoms],
+            charge=self.charge[chosen],
+            spin=self.spin[chosen],
+            names=self.names[chosen],
         )
-        made.append(structure)
-    return made
+
+    def atoms_of(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Rows of the flat arrays that hold the atoms of these structures, in this order."""
+        counts = self.n_atoms[indices]
+        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        return np.asarray(np.repeat(self.offsets[indices], counts) + within)
+
+    def checked(self) -> list[Structure | StructureError]:
+        """For each structure itself, or the error that its geometry deserves.
+
+        The checks of :class:`Structure` are made together: a hundred thousand small
+        molecules take about a second; one after the other, ten. The arrays of the
+        structures are read-only views of one copy.
+        """
+        numbers = np.array(self.atomic_numbers, dtype=np.int64)
+        positions = np.array(self.positions, dtype=np.float64)
+        numbers.setflags(write=False)
+        positions.setflags(write=False)
+        suspects = _suspects(self.n_atoms, numbers, positions, self.charge, self.spin)
+        made: list[Structure | StructureError] = []
+        for start, stop, charge, spin, name, suspect in zip(
+            self.offsets[:-1].tolist(),
+            self.offsets[1:].tolist(),
+            self.charge.tolist(),
+            self.spin.tolist(),
+            self.names.tolist(),
+            suspects.tolist(),
+            strict=True,
+        ):
+            if suspect:
+                try:
+                    made.append(Structure(numbers[start:stop], positions[start:stop], charge, spin, name))
+                except StructureError as error:
+                    made.append(error)
+                continue
+            structure = object.__new__(Structure)
+            structure.__dict__.update(
+                atomic_numbers=numbers[start:stop], positions=positions[start:stop], charge=charge, spin=spin, name=name
+            )
+            made.append(structure)
+        return made
+
+
+def joined_arrays(parts: Sequence[FlatStructures]) -> dict[str, NDArray[Any]]:
+    """The arrays of several, one after the other."""
+    return {f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(FlatStructures)}
 
 
 def equal_sizes(counts: NDArray[np.int64], elements: int = 2**19) -> Iterator[tuple[int, NDArray[np.int64]]]:

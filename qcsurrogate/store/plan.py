@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, overload
@@ -20,7 +20,7 @@ from qcsurrogate.store.hdf5 import Declared, damaged, read_arrays
 from qcsurrogate.store.spec import SPLIT_NAMES, DataSpec, SplitName
 from qcsurrogate.store.splits import LEFT_OUT, UNDECIDED, assign_splits, grown_splits
 from qcsurrogate.store.streaming import write_arrays
-from qcsurrogate.structures import Structure
+from qcsurrogate.structures import FlatStructures, Structure, joined_arrays
 
 KEY_TYPE: Final = np.dtype("S32")
 NAME_TYPE: Final = np.dtype("S120")
@@ -42,26 +42,8 @@ _ARRAYS: Final = {
 }
 
 
-@dataclass(frozen=True, eq=False)
-class PlannedStructures(Sequence[Structure]):
-    """Structures in flat arrays, made into objects only when one is asked for.
-
-    A million structures take the memory of their numbers.
-
-    Attributes:
-        n_atoms: (n,) atoms of every structure.
-        atomic_numbers: (n_all,) nuclear charges, structure after structure.
-        positions: (n_all, 3) in bohr.
-        charge, spin: (n,).
-        names: (n,) UTF-8.
-    """
-
-    n_atoms: NDArray[np.int64]
-    atomic_numbers: NDArray[np.int64]
-    positions: NDArray[np.float64]
-    charge: NDArray[np.int64]
-    spin: NDArray[np.int64]
-    names: NDArray[np.bytes_]
+class PlannedStructures(FlatStructures, Sequence[Structure]):
+    """Structures of a plan, their names in UTF-8, made into objects only when one is asked for."""
 
     @classmethod
     def of(cls, structures: Sequence[Structure]) -> PlannedStructures:
@@ -74,14 +56,6 @@ class PlannedStructures(Sequence[Structure]):
             np.array([s.spin for s in structures], np.int64),
             np.array([_shortened(s.name) for s in structures], NAME_TYPE),
         )
-
-    @cached_property
-    def offsets(self) -> NDArray[np.int64]:
-        """(n + 1,) first atom of every structure, and the total."""
-        return np.concatenate([[0], np.cumsum(self.n_atoms)]).astype(np.int64)
-
-    def __len__(self) -> int:
-        return len(self.n_atoms)
 
     @overload
     def __getitem__(self, index: int) -> Structure: ...
@@ -101,25 +75,6 @@ class PlannedStructures(Sequence[Structure]):
     def name(self, index: int) -> str:
         """Name of one structure."""
         return bytes(self.names[index]).decode(errors="replace")
-
-    def take(self, indices: Sequence[int] | NDArray[np.int64]) -> PlannedStructures:
-        """Some of them, in this order."""
-        chosen = np.asarray(indices, dtype=np.int64)
-        atoms = self.atoms_of(chosen)
-        return PlannedStructures(
-            self.n_atoms[chosen],
-            self.atomic_numbers[atoms],
-            self.positions[atoms],
-            self.charge[chosen],
-            self.spin[chosen],
-            self.names[chosen],
-        )
-
-    def atoms_of(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Rows of the flat arrays that hold the atoms of these structures, in this order."""
-        counts = self.n_atoms[indices]
-        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-        return np.asarray(np.repeat(self.offsets[indices], counts) + within)
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,13 +120,9 @@ class Plan:
 
     def continued(self, other: Plan) -> Plan:
         """This plan, and behind it another one of other structures."""
-
-        def joined(name: str) -> NDArray[Any]:
-            return np.concatenate([getattr(self.structures, name), getattr(other.structures, name)])
-
         return Plan(
             self.keys + other.keys,
-            PlannedStructures(**{f.name: joined(f.name) for f in fields(PlannedStructures)}),
+            PlannedStructures(**joined_arrays([self.structures, other.structures])),
             np.concatenate([self.split, other.split]),
             np.concatenate([self.n_ao, other.n_ao]),
             np.concatenate([self.n_aux, other.n_aux]),

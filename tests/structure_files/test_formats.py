@@ -214,7 +214,7 @@ class TestQM9:
             read_geometries(path)
         geometries = read_geometries(path, skip_bad=True)
         assert geometries.unreadable == 1
-        assert geometries.names == ("gdb_1", "gdb_3")
+        assert tuple(geometries.names) == ("gdb_1", "gdb_3")
         assert len(geometries.positions) == 10
 
 

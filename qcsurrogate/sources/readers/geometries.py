@@ -4,67 +4,39 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qcsurrogate.errors import StructureError
-from qcsurrogate.structures import Structure, structures_from_arrays
+from qcsurrogate.structures import FlatStructures, Structure, joined_arrays
 from qcsurrogate.units import BOHR_PER_ANGSTROM
 
 MAXIMUM_STRUCTURES = 10_000_000
 MAXIMUM_ATOMS = 100_000
 """Atoms of one structure."""
 
-_SHOWN_BAD = 5
-
 
 @dataclass(frozen=True, eq=False)
-class Geometries:
+class Geometries(FlatStructures):
     """Geometries of a file, in its order.
 
     Attributes:
         source: the file, as messages call it.
-        counts: (n,) numbers of atoms.
-        atomic_numbers: (n_all,) structure after structure.
-        positions: (n_all, 3) in bohr.
-        charges, spins: (n,).
-        names: n names.
         groups: n labels, or None where the file has none.
         unreadable: files of an archive or folder that were left out because they could
             not be read.
     """
 
-    source: str
-    counts: NDArray[np.int64]
-    atomic_numbers: NDArray[np.int64]
-    positions: NDArray[np.float64]
-    charges: NDArray[np.int64]
-    spins: NDArray[np.int64]
-    names: tuple[str, ...]
+    source: str = ""
     groups: tuple[str, ...] | None = None
     unreadable: int = 0
 
-    def __len__(self) -> int:
-        return len(self.counts)
-
     def taken(self, indices: NDArray[np.int64]) -> Geometries:
         """Some of them, in the order given."""
-        starts, counts = np.cumsum(self.counts) - self.counts, self.counts[indices]
-        atoms = np.repeat(starts[indices] - (np.cumsum(counts) - counts), counts) + np.arange(counts.sum())
-        chosen = indices.tolist()
-        return Geometries(
-            self.source,
-            counts,
-            self.atomic_numbers[atoms],
-            self.positions[atoms],
-            self.charges[indices],
-            self.spins[indices],
-            tuple(self.names[i] for i in chosen),
-            None if self.groups is None else tuple(self.groups[i] for i in chosen),
-            self.unreadable,
-        )
+        groups = None if self.groups is None else tuple(self.groups[i] for i in indices.tolist())
+        return replace(self.take(indices), groups=groups)
 
     def structures(self, *, skip_bad: bool = False) -> tuple[list[Structure], NDArray[np.int64]]:
         """Checked structures.
@@ -79,9 +51,7 @@ class Geometries:
             StructureError: for a bad geometry; names the file, the structure's number
                 (from 1) and name, and says how many more are bad.
         """
-        made = structures_from_arrays(
-            self.counts, self.atomic_numbers, self.positions, self.charges, self.spins, self.names
-        )
+        made = self.checked()
         bad = [(i, error) for i, error in enumerate(made) if isinstance(error, StructureError)]
         if bad and not skip_bad:
             number, error = bad[0]
@@ -100,15 +70,10 @@ def joined(parts: Sequence[Geometries]) -> Geometries:
         return parts[0]
     grouped = all(part.groups is not None for part in parts)
     return Geometries(
-        f"{parts[0].source} and {len(parts) - 1} more files",
-        np.concatenate([part.counts for part in parts]),
-        np.concatenate([part.atomic_numbers for part in parts]),
-        np.concatenate([part.positions for part in parts]),
-        np.concatenate([part.charges for part in parts]),
-        np.concatenate([part.spins for part in parts]),
-        tuple(name for part in parts for name in part.names),
-        tuple(label for part in parts for label in part.groups or ()) if grouped else None,
-        sum(part.unreadable for part in parts),
+        **joined_arrays(parts),
+        source=f"{parts[0].source} and {len(parts) - 1} more files",
+        groups=tuple(label for part in parts for label in part.groups or ()) if grouped else None,
+        unreadable=sum(part.unreadable for part in parts),
     )
 
 
@@ -173,13 +138,13 @@ class GeometryList:
             raise StructureError(f"cannot read '{self.source}': it holds no structure")
         grouped = all(label is not None for label in self._groups)
         return Geometries(
-            self.source,
             np.array(self._counts, dtype=np.int64),
             np.array(self._numbers, dtype=np.int64),
             np.array(self._coordinates, dtype=np.float64).reshape(-1, 3) * BOHR_PER_ANGSTROM,
             np.array(self._charges, dtype=np.int64),
             np.array(self._spins, dtype=np.int64),
-            tuple(self._names),
-            tuple(str(label) for label in self._groups) if grouped else None,
-            self.unreadable,
+            np.array(self._names, dtype=object),
+            source=self.source,
+            groups=tuple(str(label) for label in self._groups) if grouped else None,
+            unreadable=self.unreadable,
         )

@@ -71,14 +71,14 @@ def read_npz(path: Path, charge: int, spin: int) -> Geometries:
     names = _words(arrays["names"]) if "names" in arrays else tuple(f"{path.stem}_{i}" for i in range(n))
     charges, spins = _states(path, arrays, counts, names)
     return Geometries(
-        str(path),
         counts,
         numbers.astype(np.int64),
         positions * BOHR_PER_ANGSTROM,
         np.array([charge if c is None else c for c in charges], dtype=np.int64),
         np.array([spin if s is None else s for s in spins], dtype=np.int64),
-        names,
-        _words(arrays["groups"]) if "groups" in arrays else None,
+        np.array(names, dtype=object),
+        source=str(path),
+        groups=_words(arrays["groups"]) if "groups" in arrays else None,
     )
 
 
