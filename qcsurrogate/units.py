@@ -32,11 +32,14 @@ ATOMIC_TIME_PER_FEMTOSECOND: Final = 41.341373336
 
 
 def duration(seconds: float) -> str:
-    """``45 s``, ``3 min 20 s``, ``2 h 5 min``."""
+    """``45 s``, ``3 min 20 s``, ``2 h 5 min``, ``3 days 4 h``."""
     whole = round(seconds)
     if whole < 120:
         return f"{whole} s" if seconds >= 10 else f"{seconds:.1f} s"
-    large, small, names = (
-        (*divmod(whole, 60), ("min", "s")) if whole < 7200 else (*divmod(whole // 60, 60), ("h", "min"))
+    size, part, large, small = next(
+        unit
+        for unit in ((60, 1, "min", "s"), (3600, 60, "h", "min"), (86400, 3600, "days", "h"))
+        if whole < 2 * 60 * unit[0] or unit[2] == "days"
     )
-    return f"{large} {names[0]} {small} {names[1]}" if small else f"{large} {names[0]}"
+    count, rest = divmod(whole, size)
+    return f"{count} {large} {rest // part} {small}" if rest // part else f"{count} {large}"

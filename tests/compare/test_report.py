@@ -204,7 +204,15 @@ def test_numbers_for_people(value, text):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(0.26, "0.3 s"), (45, "45 s"), (120, "2 min"), (200, "3 min 20 s"), (7500, "2 h 5 min")]
+    ("seconds", "text"),
+    [
+        (0.26, "0.3 s"),
+        (45, "45 s"),
+        (120, "2 min"),
+        (200, "3 min 20 s"),
+        (7500, "2 h 5 min"),
+        (900_000, "10 days 10 h"),
+    ],
 )
 def test_durations_for_people(seconds, text):
     assert duration(seconds) == text
