@@ -14,7 +14,7 @@ from scipy.sparse.csgraph import connected_components, shortest_path
 
 from qcsurrogate.sources.bonds import bonded, bonds_between, connectivities, connectivities_and_pieces, connectivity
 from qcsurrogate.sources.collect import collect
-from qcsurrogate.sources.samplers import sample_displacements
+from qcsurrogate.sources.samplers.vibrations import sample_displacements
 from qcsurrogate.store.spec import load_spec
 from qcsurrogate.structures import Structure
 from qcsurrogate.units import BOHR_PER_ANGSTROM

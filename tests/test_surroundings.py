@@ -74,7 +74,7 @@ def test_an_optional_package_that_is_missing_is_named_with_its_extra(
     from qcsurrogate.clusters.queues import job_queue_module
     from qcsurrogate.clusters.ssh import ssh_cluster
     from qcsurrogate.clusters.tls import make_keys
-    from qcsurrogate.sources.samplers import sample_conformers
+    from qcsurrogate.sources.samplers.conformers import sample_conformers
     from qcsurrogate.training.reporting import _tensorboard_writer
 
     for name in [*sys.modules]:

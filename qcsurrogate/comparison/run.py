@@ -20,7 +20,7 @@ from qcsurrogate.comparison.showcase import Showcase, choose_showcase
 from qcsurrogate.comparison.subjects import Subject, check_domain, differences, load_subjects
 from qcsurrogate.density.grid import LOWEST_GRID_LEVEL
 from qcsurrogate.errors import OutputError, SpecError, StoreError, suggestion
-from qcsurrogate.files.output import write_output
+from qcsurrogate.files.atomic import write_output
 from qcsurrogate.store.spec import SPLIT_NAMES, SplitName
 from qcsurrogate.store.store import Store
 from qcsurrogate.versions import installed_versions

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcsurrogate.errors import SpecError
-from qcsurrogate.files.output import write_output
+from qcsurrogate.files.atomic import write_output
 from qcsurrogate.structures import Structure
 
 MAXIMUM_POINTS = 100_000_000

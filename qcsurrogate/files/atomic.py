@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from qcsurrogate.errors import StoreError
+from qcsurrogate.errors import OutputError, StoreError
 
 TEMPORARY_SUFFIX = ".tmp"
 
@@ -74,6 +74,23 @@ def in_place_of(path: Path, trouble: Callable[[Path, OSError], Exception] | None
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def write_output(path: str | Path, content: bytes, what: str) -> None:
+    """Write a result; an older file stays until the new one is complete.
+
+    Raises:
+        OutputError: if the folder is missing or not writable, or the disk is full.
+    """
+
+    def trouble(path: Path, error: OSError) -> OutputError:
+        return OutputError(
+            f"cannot write {what} '{path}' ({error.strerror or error}); expected an existing, writable folder with "
+            f"{len(content) / 2**20:.1f} MiB of free space"
+        )
+
+    with in_place_of(Path(path), trouble) as temporary:
+        temporary.write_bytes(content)
 
 
 def move_into_place(temporary: Path, path: Path) -> None:

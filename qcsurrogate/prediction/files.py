@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from qcsurrogate.basis import BasisSet
 from qcsurrogate.domain import DomainVerdict
 from qcsurrogate.errors import SpecError
-from qcsurrogate.files.output import write_output
+from qcsurrogate.files.atomic import write_output
 from qcsurrogate.prediction.results import Prediction
 from qcsurrogate.versions import installed_versions
 

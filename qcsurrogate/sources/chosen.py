@@ -10,7 +10,8 @@ from ase.data import atomic_numbers as number_of_symbol
 from numpy.typing import NDArray
 
 from qcsurrogate.sources.kinds import FileSource, PackagedSource, Source, Subset
-from qcsurrogate.sources.selection import geometric_duplicates, most_diverse
+from qcsurrogate.sources.selection.diversity import most_diverse
+from qcsurrogate.sources.selection.duplicates import geometric_duplicates
 from qcsurrogate.structures import Structure
 from qcsurrogate.units import BOHR_PER_ANGSTROM
 

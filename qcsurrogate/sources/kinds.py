@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from qcsurrogate.errors import SpecError, suggestion
 from qcsurrogate.sources.readers import folder_files
-from qcsurrogate.sources.samplers import Statistics
+from qcsurrogate.sources.samplers.vibrations import Statistics
 from qcsurrogate.structures import Structure
 from qcsurrogate.units import BOHR_PER_ANGSTROM
 

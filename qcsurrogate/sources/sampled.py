@@ -18,14 +18,10 @@ from qcsurrogate.sources.kinds import (
     ThermalSource,
     TorsionSource,
 )
-from qcsurrogate.sources.samplers import (
-    rotatable_dihedrals,
-    sample_conformers,
-    sample_displacements,
-    sample_dynamics,
-    sample_thermal,
-    scan_torsions,
-)
+from qcsurrogate.sources.samplers.conformers import sample_conformers
+from qcsurrogate.sources.samplers.dynamics import sample_dynamics
+from qcsurrogate.sources.samplers.torsions import rotatable_dihedrals, scan_torsions
+from qcsurrogate.sources.samplers.vibrations import sample_displacements, sample_thermal
 from qcsurrogate.structures import Structure
 
 if TYPE_CHECKING:

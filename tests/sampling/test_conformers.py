@@ -12,8 +12,8 @@ from rdkit.Chem import rdDistGeom, rdForceFieldHelpers
 
 from qcsurrogate.errors import SpecError, StructureError
 from qcsurrogate.sources.bonds import bonded, connectivity
-from qcsurrogate.sources.samplers import sample_conformers
-from qcsurrogate.sources.selection import superposition_rmsd
+from qcsurrogate.sources.samplers.conformers import sample_conformers
+from qcsurrogate.sources.selection.superposition import superposition_rmsd
 from qcsurrogate.units import ANGSTROM_PER_BOHR
 
 

@@ -11,7 +11,7 @@ from ase.calculators.emt import EMT
 
 from qcsurrogate.errors import StructureError
 from qcsurrogate.sources.kinds import DynamicsSource
-from qcsurrogate.sources.samplers import sample_dynamics
+from qcsurrogate.sources.samplers.dynamics import sample_dynamics
 from qcsurrogate.structures import Structure
 from qcsurrogate.units import ANGSTROM_PER_BOHR, BOHR_PER_ANGSTROM, EV_PER_HARTREE, HARTREE_PER_KELVIN
 

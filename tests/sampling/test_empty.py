@@ -12,7 +12,8 @@ from ase.data import atomic_masses
 from qcsurrogate.errors import SpecError
 from qcsurrogate.reference.normal_modes import _internal_space, harmonic_modes
 from qcsurrogate.sources.collect import collect
-from qcsurrogate.sources.samplers import rotatable_dihedrals, sample_thermal, scan_torsions
+from qcsurrogate.sources.samplers.torsions import rotatable_dihedrals, scan_torsions
+from qcsurrogate.sources.samplers.vibrations import sample_thermal
 from qcsurrogate.structures import Structure
 from qcsurrogate.units import ELECTRON_MASS_PER_DALTON
 from tests.molecules import WATER, random_orthogonal

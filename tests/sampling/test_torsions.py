@@ -8,7 +8,8 @@ from rdkit import Chem
 from rdkit.Chem import rdDistGeom, rdMolTransforms
 
 from qcsurrogate.errors import StructureError
-from qcsurrogate.sources.samplers import rotatable_dihedrals, sample_conformers, scan_torsions
+from qcsurrogate.sources.samplers.conformers import sample_conformers
+from qcsurrogate.sources.samplers.torsions import rotatable_dihedrals, scan_torsions
 from qcsurrogate.structures import Structure
 from tests.molecules import WATER
 

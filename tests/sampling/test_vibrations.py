@@ -7,11 +7,7 @@ import pytest
 
 from qcsurrogate.errors import StructureError
 from qcsurrogate.reference.harmonic import HarmonicModes
-from qcsurrogate.sources.samplers import (
-    normal_coordinate_deviations,
-    sample_displacements,
-    sample_thermal,
-)
+from qcsurrogate.sources.samplers.vibrations import normal_coordinate_deviations, sample_displacements, sample_thermal
 from qcsurrogate.structures import Structure
 from qcsurrogate.units import BOHR_PER_ANGSTROM, ELECTRON_MASS_PER_DALTON, HARTREE_PER_KELVIN
 

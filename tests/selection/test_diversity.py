@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from qcsurrogate.sources.collect import collect
-from qcsurrogate.sources.samplers import sample_displacements
-from qcsurrogate.sources.selection import coulomb_spectra, most_diverse
+from qcsurrogate.sources.samplers.vibrations import sample_displacements
+from qcsurrogate.sources.selection.diversity import coulomb_spectra, most_diverse
 from qcsurrogate.store.spec import load_spec
 from qcsurrogate.structures import Structure
 from tests.molecules import FLUOROSULFONAMIDE, WATER, random_orthogonal

@@ -8,8 +8,10 @@ from ase.build import molecule as ase_molecule
 
 from qcsurrogate.errors import StructureError
 from qcsurrogate.sources.collect import collect
-from qcsurrogate.sources.samplers import sample_conformers, sample_displacements
-from qcsurrogate.sources.selection import geometric_duplicates, superposition_rmsd
+from qcsurrogate.sources.samplers.conformers import sample_conformers
+from qcsurrogate.sources.samplers.vibrations import sample_displacements
+from qcsurrogate.sources.selection.duplicates import geometric_duplicates
+from qcsurrogate.sources.selection.superposition import superposition_rmsd
 from qcsurrogate.store.spec import load_spec
 from qcsurrogate.structures import Structure
 from tests.molecules import FLUOROSULFONAMIDE, WATER, random_orthogonal

@@ -19,7 +19,7 @@ from qcsurrogate.sources.chosen import Collected
 from qcsurrogate.sources.collect import collect
 from qcsurrogate.sources.kinds import Source
 from qcsurrogate.sources.readers import read_structures
-from qcsurrogate.sources.selection import geometric_duplicates
+from qcsurrogate.sources.selection.duplicates import geometric_duplicates
 from qcsurrogate.store.header import source_digest
 from qcsurrogate.store.plan import make_plan
 from qcsurrogate.store.spec import DataSpec, MoleculeSplit, RandomSplit, differences, load_spec, parse_spec

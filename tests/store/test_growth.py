@@ -23,7 +23,7 @@ from qcsurrogate.generation import GenerationSummary, generate
 from qcsurrogate.inspection import inspect, status
 from qcsurrogate.sources.collect import collect
 from qcsurrogate.sources.kinds import FileSource, SeveralSource
-from qcsurrogate.sources.samplers import sample_displacements
+from qcsurrogate.sources.samplers.vibrations import sample_displacements
 from qcsurrogate.store.card import data_card
 from qcsurrogate.store.consolidate import consolidate
 from qcsurrogate.store.export.extxyz import export_extxyz

@@ -8,7 +8,7 @@ import pytest
 from qcsurrogate.errors import SpecError
 from qcsurrogate.sources.bonds import connectivity
 from qcsurrogate.sources.collect import collect
-from qcsurrogate.sources.samplers import sample_displacements
+from qcsurrogate.sources.samplers.vibrations import sample_displacements
 from qcsurrogate.store.spec import AutoSplit, MoleculeSplit, RandomSplit, SizeSplit, load_spec
 from qcsurrogate.store.splits import (
     LEFT_OUT,
