@@ -36,10 +36,10 @@ def duration(seconds: float) -> str:
     whole = round(seconds)
     if whole < 120:
         return f"{whole} s" if seconds >= 10 else f"{seconds:.1f} s"
-    size, part, large, small = next(
-        unit
-        for unit in ((60, 1, "min", "s"), (3600, 60, "h", "min"), (86400, 3600, "days", "h"))
-        if whole < 2 * 60 * unit[0] or unit[2] == "days"
-    )
+    size, part, large, small = 86400, 3600, "days", "h"
+    if whole < 7200:
+        size, part, large, small = 60, 1, "min", "s"
+    elif whole < 2 * size:
+        size, part, large, small = 3600, 60, "h", "min"
     count, rest = divmod(whole, size)
     return f"{count} {large} {rest // part} {small}" if rest // part else f"{count} {large}"
