@@ -177,7 +177,7 @@ class TestNpz:
         )
         taken = read_geometries(path).taken(np.array([2, 1]))
         assert [s.key for s in taken.structures()[0]] == [structures[2].key, structures[1].key]
-        assert taken.names == ("a_2", "a_1")
+        assert tuple(taken.names) == ("a_2", "a_1")
 
 
 class TestQM9:
