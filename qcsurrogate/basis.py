@@ -212,18 +212,13 @@ def _element(atomic_number: int, groups: Sequence[Sequence[Any]], name: str) -> 
     return ElementBasis(int(atomic_number), tuple(shells))
 
 
-def orbital_basis(name: str, atomic_numbers: Iterable[int], *, cartesian: bool = False) -> BasisSet:
-    """An all-electron orbital basis by PySCF's name for the given elements.
+def orbital_basis(name: str, atomic_numbers: Iterable[int]) -> BasisSet:
+    """An all-electron orbital basis, spherical, by PySCF's name for the given elements.
 
     Raises:
-        BasisError: if PySCF does not know the name, if an element has no entry, if its functions leave the core to a
-            potential, or if a Cartesian basis is asked for.
+        BasisError: if PySCF does not know the name, if an element has no entry, or if its functions leave the core to
+            a potential.
     """
-    if cartesian:
-        raise BasisError(
-            f"basis '{name}' was asked for with Cartesian functions; expected spherical ones (cart=False): "
-            "Cartesian d and f shells mix angular momenta and have no irreps of their own"
-        )
     basis = auxiliary_basis(name, atomic_numbers)
     for z in basis.elements:
         _require_core(name, z)

@@ -19,9 +19,10 @@ from qcsurrogate.comparison.session import Session
 from qcsurrogate.comparison.showcase import Showcase, choose_showcase
 from qcsurrogate.comparison.subjects import Subject, check_domain, differences, load_subjects
 from qcsurrogate.density.grid import LOWEST_GRID_LEVEL
-from qcsurrogate.errors import OutputError, SpecError, StoreError, suggestion
+from qcsurrogate.errors import OutputError, StoreError
 from qcsurrogate.files.atomic import write_output
-from qcsurrogate.store.spec import SPLIT_NAMES, SplitName
+from qcsurrogate.files.yaml_model import validate
+from qcsurrogate.store.spec import SPLIT_NAMES
 from qcsurrogate.store.store import Store
 from qcsurrogate.versions import installed_versions
 
@@ -69,20 +70,20 @@ def compare(
         OutputError: if the folder cannot be written to.
     """
     start = time.perf_counter()
-    chosen_split = _checked_split(split)
-    _check_counts(limit, scf_molecules, density_molecules, threads)
+    wanted = {
+        "split": split,
+        "limit": limit,
+        "scf_molecules": scf_molecules,
+        "density_molecules": density_molecules,
+        "seed": seed,
+        "threads": threads,
+    }
+    settings = validate(Settings, wanted, "compare")
     folder = _prepared_folder(Path(out))
     subjects = load_subjects(models)
     store = Store.open(data)
-    settings = Settings(
-        split=chosen_split,
-        limit=limit,
-        scf_molecules=scf_molecules,
-        density_molecules=density_molecules,
-        seed=seed,
-        threads=threads,
-        density_grid_level=max(store.spec.method.grid_level, LOWEST_GRID_LEVEL),
-    )
+    level = max(store.spec.method.grid_level, LOWEST_GRID_LEVEL)
+    settings = settings.model_copy(update={"density_grid_level": level})
     comparison, showcase = compare_subjects(subjects, store, settings, quiet=quiet)
     comparison = comparison.model_copy(update={"elapsed_s": time.perf_counter() - start})
     report = render_report(comparison, showcase)
@@ -125,27 +126,6 @@ def compare_subjects(
         failures=collection.failures,
     )
     return comparison, choose_showcase(subjects, collection, session)
-
-
-def _checked_split(split: str) -> SplitName:
-    for name in SPLIT_NAMES:
-        if split == name:
-            return name
-    raise SpecError(
-        f"there is no split '{split}'; expected one of {', '.join(SPLIT_NAMES)}{suggestion(split, SPLIT_NAMES)}"
-    )
-
-
-def _check_counts(limit: int | None, scf_molecules: int, density_molecules: int, threads: int) -> None:
-    least = {
-        "limit": (1 if limit is None else limit, 1),
-        "scf_molecules": (scf_molecules, 0),
-        "density_molecules": (density_molecules, 0),
-        "threads": (threads, 1),
-    }
-    for name, (value, lowest) in least.items():
-        if value < lowest:
-            raise SpecError(f"{name} = {value}; expected {lowest} or more")
 
 
 def _prepared_folder(folder: Path) -> Path:

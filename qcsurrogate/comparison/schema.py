@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from pydantic import BaseModel, ConfigDict, Field
 
+from qcsurrogate.density.grid import LOWEST_GRID_LEVEL
 from qcsurrogate.errors import StoreError
 from qcsurrogate.store.spec import SplitName
 
@@ -94,12 +95,12 @@ class Settings(_Frozen):
     """What was asked for."""
 
     split: SplitName
-    limit: int | None
-    scf_molecules: int
-    density_molecules: int
-    seed: int
-    threads: int
-    density_grid_level: int = Field(description="PySCF grid level on which densities are compared.")
+    limit: int | None = Field(ge=1)
+    scf_molecules: int = Field(ge=0)
+    density_molecules: int = Field(ge=0)
+    seed: int = Field(ge=0)
+    threads: int = Field(ge=1)
+    density_grid_level: int = Field(default=LOWEST_GRID_LEVEL, description="PySCF's, on which densities are compared.")
 
 
 class DataDescription(_Frozen):

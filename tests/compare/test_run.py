@@ -321,9 +321,9 @@ def test_an_empty_split_is_an_error(loaded, monkeypatch, tmp_path):
     ("options", "words"),
     [
         ({"split": "tset"}, "did you mean 'test'"),
-        ({"limit": 0}, "limit = 0; expected 1 or more"),
-        ({"scf_molecules": -1}, "scf_molecules = -1"),
-        ({"threads": 0}, "threads = 0"),
+        ({"limit": 0}, "limit: expected greater than or equal to 1, got 0"),
+        ({"scf_molecules": -1}, "scf_molecules: expected greater than or equal to 0, got -1"),
+        ({"threads": 0}, "threads: expected greater than or equal to 1, got 0"),
     ],
 )
 def test_arguments_are_checked_first(tmp_path, options, words):
