@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ase.data import chemical_symbols
 
 from qcsurrogate.errors import SpecError, StoreError, suggestion
 from qcsurrogate.files.atomic import exclusive_lock, is_locked
@@ -18,12 +17,12 @@ from qcsurrogate.reference.kohn_sham import LADDER
 from qcsurrogate.reference.record import ReferenceRecord
 from qcsurrogate.store.failures import FailureGroup, checked_cause, group_failures
 from qcsurrogate.store.folder import StoreFolder
+from qcsurrogate.store.header import HEADER_NAME
 from qcsurrogate.store.journal import read_journal
 from qcsurrogate.store.raw import RAW_SUFFIX
 from qcsurrogate.store.spec import SPLIT_NAMES
 from qcsurrogate.store.store import Store
-
-HEADER_FILE_NAME = "store.json"
+from qcsurrogate.structures import symbols_of
 
 
 def status(path: str | Path) -> dict[str, Any]:
@@ -119,7 +118,7 @@ def inspect(path: str | Path) -> dict[str, Any]:
         StoreError, ModelFileError: if a file is damaged or hostile.
     """
     path = Path(path)
-    if path.is_dir() and (path / HEADER_FILE_NAME).is_file():
+    if path.is_dir() and (path / HEADER_NAME).is_file():
         return _store(path)
     if path.is_dir() and (path / MODEL_FILE_NAME).is_file():
         return _model(path / MODEL_FILE_NAME)
@@ -141,7 +140,7 @@ def _store(path: Path) -> dict[str, Any]:
         **status(path),
         "method": spec.method.model_dump(mode="json"),
         "targets": spec.targets.model_dump(mode="json"),
-        "elements": _symbols(set(store.plan.elements)),
+        "elements": symbols_of(store.plan.elements),
         "records": _records(store, store.keys()),
         "dataset_hash": store.dataset_hash(),
         "licence": spec.licence,
@@ -152,7 +151,7 @@ def _store(path: Path) -> dict[str, Any]:
 
 def _shard(path: Path) -> dict[str, Any]:
     folder = path.resolve().parent.parent
-    if not (folder / HEADER_FILE_NAME).is_file():
+    if not (folder / HEADER_NAME).is_file():
         raise StoreError(
             f"'{path}' does not lie in a store; expected STORE/shards/*.h5, because a shard is read and checked "
             "against its store's plan"
@@ -230,7 +229,7 @@ def _model(path: Path) -> dict[str, Any]:
         "path": str(path),
         "bytes": path.stat().st_size,
         "parameters": sum(p.numel() for p in model.parameters()),
-        "elements": _symbols(set(metadata.elements)),
+        "elements": symbols_of(metadata.elements),
         "method": metadata.method.model_dump(mode="json"),
         "data": metadata.spec.get("name"),
         "dataset_hash": metadata.dataset_hash,
@@ -241,7 +240,3 @@ def _model(path: Path) -> dict[str, Any]:
         "citation": metadata.spec.get("citation"),
         "versions": metadata.versions,
     }
-
-
-def _symbols(atomic_numbers: set[int]) -> list[str]:
-    return [chemical_symbols[z] for z in sorted(atomic_numbers)]

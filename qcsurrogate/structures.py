@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
@@ -203,6 +203,11 @@ class Structure:
         said = [("charge", mol.charge), ("spin", mol.spin), *([("magmom", moments)] if moments else [])]
         charge, spin = molecular_state(said, "a PySCF Mole", len(numbers))
         return cls(numbers, mol.atom_coords(), charge or 0, spin or 0, name)
+
+
+def symbols_of(atomic_numbers: Iterable[int]) -> list[str]:
+    """Symbols of elements, each once, by atomic number."""
+    return [chemical_symbols[z] for z in sorted(set(atomic_numbers))]
 
 
 def _numbers(values: ArrayLike, kind: type[np.int64 | np.float64], problem: str) -> NDArray[Any]:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ase.data import chemical_symbols
 
 from qcsurrogate.comparison.collect import Collection
 from qcsurrogate.comparison.headline import headline
@@ -24,6 +23,7 @@ from qcsurrogate.files.atomic import write_output
 from qcsurrogate.files.yaml_model import validate
 from qcsurrogate.store.spec import SPLIT_NAMES
 from qcsurrogate.store.store import Store
+from qcsurrogate.structures import symbols_of
 from qcsurrogate.versions import installed_versions
 
 METRICS_FILE_NAME = "metrics.json"
@@ -165,7 +165,7 @@ def _data_description(store: Store, collection: Collection) -> DataDescription:
         dataset_hash=store.dataset_hash(),
         split_sizes={split: len(store.keys(split)) for split in SPLIT_NAMES},
         compared=len(collection.references),
-        elements=_symbols({int(z) for s in collection.structures.values() for z in s.atomic_numbers}),
+        elements=symbols_of({int(z) for s in collection.structures.values() for z in s.atomic_numbers}),
         licence=spec.licence,
         citation=spec.citation,
     )
@@ -178,7 +178,7 @@ def _model_description(subject: Subject, store: Store, collection: Collection) -
         kind=surrogate.kind,
         path=str(subject.path),
         sha256=subject.sha256,
-        elements=_symbols(set(surrogate.elements)),
+        elements=symbols_of(surrogate.elements),
         method=surrogate.method.model_dump(mode="json"),
         dataset_hash=surrogate.metadata.dataset_hash,
         trained_on_this_data=store.has_been(surrogate.metadata.dataset_hash),
@@ -197,7 +197,3 @@ def _outside(subject: Subject, collection: Collection) -> list[str]:
     if subject.surrogate.metadata.domain is None:
         return ["the model file does not say what it was trained on: whether molecules lie outside of it is not known"]
     return [f"{len(names)} of {total} molecules lie outside of its training data, '{names[0]}' among them"]
-
-
-def _symbols(atomic_numbers: set[int]) -> list[str]:
-    return [chemical_symbols[z] for z in sorted(atomic_numbers)]

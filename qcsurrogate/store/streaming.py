@@ -21,8 +21,6 @@ from qcsurrogate.errors import StoreError
 from qcsurrogate.files.atomic import in_place_of
 from qcsurrogate.store.hdf5 import ArrayFile, Declared, create_dataset, create_file, rows_in_chunk
 
-_PIECE_BYTES = 2**20
-
 
 class _Sink(io.RawIOBase):
     """The file that HDF5 writes to; a failed write is remembered and hidden from HDF5.
@@ -184,13 +182,10 @@ def write_arrays(path: Path, declared: Mapping[str, Declared], arrays: Mapping[s
 
 def file_digest(path: Path) -> str:
     """SHA-256 of a file of any size."""
-    digest = hashlib.sha256()
     try:
         if not path.is_file():
             raise StoreError(f"cannot find the file '{path}'; expected a regular file")
         with open(path, "rb") as file:
-            while piece := file.read(_PIECE_BYTES):
-                digest.update(piece)
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise StoreError(f"cannot read '{path}': {error.strerror or error}") from error
-    return digest.hexdigest()
