@@ -106,7 +106,7 @@ def _started(
         with _interrupts_held_back():
             cluster = _cluster(settings, keys, scratch)
             stack.enter_context(cluster)
-            watchdog = Watchdog(cluster, _look(settings), _tail(settings, scratch), _limits(settings), log)
+            watchdog = Watchdog(cluster, *_senses(settings, scratch), _limits(settings), log)
             workers = _ask_for_workers(settings, keys, cluster, watchdog)
             client = stack.enter_context(Client(cluster))
         yield Connection(client, settings.threads, workers, dashboard_link(settings, client), watchdog)
@@ -193,38 +193,28 @@ def _ask_for_workers(
             return settings.most_workers
 
 
-def _look(settings: LocalSettings | QueueSettings | SshSettings) -> Look:
-    async def at_nannies(jobs: Mapping[Any, Job]) -> Mapping[Any, JobState]:
-        gone = (Status.closing, Status.closed, Status.failed, Status.stopped)
-        return {name: "ended" if nanny.status in gone else "running" for name, nanny in jobs.items()}
+def _senses(settings: LocalSettings | QueueSettings | SshSettings, scratch: Path) -> tuple[Look, Callable[[Job], str]]:
+    """How the states of jobs are seen, and the last lines that one printed."""
+    if isinstance(settings, LocalSettings):
 
-    async def at_processes(jobs: Mapping[Any, SshWorker]) -> Mapping[Any, JobState]:
-        return {name: process.state for name, process in jobs.items()}
+        async def at_nannies(jobs: Mapping[Any, Job]) -> Mapping[Any, JobState]:
+            gone = (Status.closing, Status.closed, Status.failed, Status.stopped)
+            return {name: "ended" if nanny.status in gone else "running" for name, nanny in jobs.items()}
+
+        return at_nannies, lambda _nanny: ""
+    if isinstance(settings, SshSettings):
+
+        async def at_processes(jobs: Mapping[Any, SshWorker]) -> Mapping[Any, JobState]:
+            return {name: process.state for name, process in jobs.items()}
+
+        return at_processes, lambda process: "\n".join(process.printed)
+    folder = log_folder(settings, scratch)
 
     async def at_queue(jobs: Mapping[Any, Job]) -> Mapping[Any, JobState]:
         states = await job_states(settings.kind)
-        if states is None:
-            return {}
-        return {name: states.get(str(job.job_id), "ended") for name, job in jobs.items()}
+        return {} if states is None else {name: states.get(str(job.job_id), "ended") for name, job in jobs.items()}
 
-    match settings:
-        case LocalSettings():
-            return at_nannies
-        case SshSettings():
-            return at_processes
-        case _:
-            return at_queue
-
-
-def _tail(settings: LocalSettings | QueueSettings | SshSettings, scratch: Path) -> Callable[[Job], str]:
-    match settings:
-        case LocalSettings():
-            return lambda _nanny: ""
-        case SshSettings():
-            return lambda process: "\n".join(process.printed)
-        case _:
-            folder = log_folder(settings, scratch)
-            return lambda job: log_tail(folder, job.job_id)
+    return at_queue, lambda job: log_tail(folder, job.job_id)
 
 
 def _limits(settings: LocalSettings | QueueSettings | SshSettings) -> Limits:
