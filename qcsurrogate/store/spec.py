@@ -21,6 +21,8 @@ from qcsurrogate.structures import Structure
 
 SplitName = Literal["train", "validation", "test"]
 SPLIT_NAMES: tuple[SplitName, ...] = ("train", "validation", "test")
+DESCRIPTIVE: Final = ("name", "licence", "citation")
+"""Keys that only describe a dataset: they may change while it grows, and are no part of its hash."""
 
 _NEEDED = {
     "structures": "where they come from, such as {kind: file, path: molecules.xyz}",
