@@ -18,7 +18,7 @@ from qcsurrogate.basis import BasisSet
 from qcsurrogate.data.graphs import Graph, GraphSettings
 from qcsurrogate.errors import StoreError
 from qcsurrogate.reference.record import ReferenceRecord
-from qcsurrogate.store.spec import SplitName
+from qcsurrogate.store.spec import SPLIT_NAMES, SplitName
 from qcsurrogate.store.store import Store
 
 
@@ -94,9 +94,15 @@ def read_split(store: Store, split: SplitName, *, progress: bool) -> tuple[list[
         )
     keys = store.keys(split)
     if not keys:
+        planned = SPLIT_NAMES.index(split) in store.plan.split
+        remedy = "run 'qcsurrogate status' to see how far its generation is"
         raise StoreError(
-            f"store '{store.path}' has no complete record in the split '{split}'; run 'qcsurrogate status' to see how "
-            "far its generation is"
+            f"store '{store.path}' has no complete record in the split '{split}'; "
+            + (
+                remedy
+                if planned
+                else f"none of its {len(store.plan.split)} structures is in that part: add structures to it"
+            )
         )
     what = f"reading {split}"
     records = store.read_many(keys)
