@@ -172,7 +172,7 @@ def _sentences(facts: Mapping[str, Any]) -> list[str]:
         f"({report}).",
         f"Charge: {counted('charges')}. Unpaired electrons: {counted('unpaired_electrons')}.",
         f"Split: {parts}.",
-        f"Rough cost: {_duration(_FASTEST * seconds)} to {_duration(seconds)} of one core, guessed from sizes before "
+        f"Rough cost: {' to '.join(dict.fromkeys(map(_duration, (_FASTEST * seconds, seconds))))} of one core, guessed from sizes before "
         "anything was measured; small molecules took 0.2 to 0.5 of the upper end in trials, difficult ones may exceed "
         "it. `qcsurrogate status` estimates from what is done.",
     ]

@@ -65,7 +65,12 @@ def add_predict(commands: Commands) -> None:
         run=_predict,
     )
     parser.add_argument("model", metavar="MODEL", help="model file, or folder of a training run")
-    parser.add_argument("structures", metavar="STRUCTURES", nargs="+", help="xyz, extxyz or npz files")
+    parser.add_argument(
+        "structures",
+        metavar="STRUCTURES",
+        nargs="+",
+        help="xyz, extxyz, SDF, npz or ASE db files, archives or folders of them",
+    )
     parser.add_argument("--out", required=True, metavar="FILE", help="arrays of all structures, .npz or .h5")
     parser.add_argument(
         "--cube",
