@@ -96,14 +96,9 @@ def read_split(store: Store, split: SplitName, *, progress: bool) -> tuple[list[
     if not keys:
         planned = SPLIT_NAMES.index(split) in store.plan.split
         remedy = "run 'qcsurrogate status' to see how far its generation is"
-        raise StoreError(
-            f"store '{store.path}' has no complete record in the split '{split}'; "
-            + (
-                remedy
-                if planned
-                else f"none of its {len(store.plan.split)} structures is in that part: add structures to it"
-            )
-        )
+        if not planned:
+            remedy = f"none of its {len(store.plan.split)} structures is in that part: add structures to it"
+        raise StoreError(f"store '{store.path}' has no complete record in the split '{split}'; {remedy}")
     what = f"reading {split}"
     records = store.read_many(keys)
     return keys, tqdm(records, total=len(keys), desc=what, unit="molecule", disable=not progress, leave=False)

@@ -141,7 +141,7 @@ class DensityModel(SurrogateModel):
         return total / norm
 
     def errors(self, batch: Any) -> dict[str, tuple[Tensor, int]]:
-        """Mean absolute error of the coefficients; norm of a molecule's errors over its electrons, mean of molecules."""
+        """Mean absolute error of the coefficients; norm of a molecule's errors over its electrons, mean."""
         absolute = torch.zeros((), dtype=torch.float64)
         n_coefficients = 0
         square = torch.zeros(batch.graph.n_molecules, dtype=torch.float64, device=batch.graph.molecule.device)
