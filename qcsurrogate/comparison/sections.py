@@ -284,7 +284,7 @@ def compared(comparison: Comparison) -> Section:
     ]
     tables = [Table(("setting", "value"), list(flat(data.method)), text_columns=2, folded="Method of the references")]
     for model in comparison.models:
-        seen = "trained on this store" if model.trained_on_this_data else "trained on other data"
+        seen = "trained on this store alone" if model.trained_on_this_data else "not trained on this store alone"
         entries.append((f"{model.label} model", f"{model.path} (sha256 {model.sha256[:16] or 'unknown'}); {seen}"))
         rows = list(flat({**model.training, "at saving": model.training_metrics}))
         folded = f"Training of the {model.label} model"
