@@ -108,7 +108,7 @@ def test_bad_geometries_are_named_counted_and_can_be_left_out(tmp_path: Path) ->
     with pytest.raises(
         StructureError,
         match=r"some\.xyz': structure 'squashed': atoms 0 \(H\) and 1 \(H\) are 0\.1000 .*; 1 more are bad "
-        r"\(number 2 of 4; `skip_bad: true`",
+        r"\(number 2 of 4; a spec's `skip_bad: true`",
     ):
         geometries.structures()
     found, indices = geometries.structures(skip_bad=True)
