@@ -17,6 +17,7 @@ from qcsurrogate.files.yaml_model import parse_yaml, read_yaml, validate
 from qcsurrogate.reference.functional import require_functional
 from qcsurrogate.reference.settings import Method, Targets
 from qcsurrogate.sources.kinds import FROZEN, Number, Seed, Source, anchor, without_folders
+from qcsurrogate.sources.readers.read import ENDINGS
 from qcsurrogate.structures import Structure
 
 SplitName = Literal["train", "validation", "test"]
@@ -274,6 +275,8 @@ def differences(before: DataSpec, after: DataSpec) -> list[str]:
 def _find(source: str | Path) -> tuple[Path, Path]:
     path = Path(source).expanduser()
     if path.is_file():
+        if path.name.lower().endswith(ENDINGS):
+            raise SpecError(f"'{source}' holds structures, no spec: `qcsurrogate init {source}` writes one for them")
         return path, path.parent
     if isinstance(source, str) and "/" not in source and not path.suffix:
         for folder in _FOLDERS:
