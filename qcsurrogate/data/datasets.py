@@ -97,7 +97,7 @@ def read_split(store: Store, split: SplitName, *, progress: bool) -> tuple[list[
         planned = SPLIT_NAMES.index(split) in store.plan.split
         remedy = "run 'qcsurrogate status' to see how far its generation is"
         if not planned:
-            remedy = f"none of its {len(store.plan.split)} structures is in that part: add structures to it"
+            remedy = "none of its structures is in that part: add structures to it"
         raise StoreError(f"store '{store.path}' has no complete record in the split '{split}'; {remedy}")
     what = f"reading {split}"
     records = store.read_many(keys)
