@@ -15,6 +15,7 @@ from ase.data import chemical_symbols, covalent_radii
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from qcsurrogate.errors import StructureError
 from qcsurrogate.structures import Structure
 from qcsurrogate.units import ANGSTROM_PER_BOHR, BOHR_PER_ANGSTROM
 
@@ -53,7 +54,7 @@ class Finding:
     """One thing that lies outside of the training data.
 
     Attributes:
-        kind: ``size``, ``state``, ``element``, ``pair``, ``distance`` or ``neighbours``.
+        kind: ``size``, ``state``, ``element``, ``pair``, ``distance``, ``neighbours`` or ``unit``.
         atoms: indices of the atoms concerned: none, those of an element, one, or the two of a pair.
         text: what is outside, and what was seen in training.
     """
@@ -98,6 +99,11 @@ class DomainVerdict:
 
 
 UNKNOWN: Final = DomainVerdict(known=False)
+
+_WRONG_UNITS: Final = {
+    ANGSTROM_PER_BOHR: "bohr that were taken for Angstrom",
+    BOHR_PER_ANGSTROM: "Angstrom that were taken for bohr",
+}
 
 
 class PairDomain(BaseModel):
@@ -198,7 +204,21 @@ class Domain(BaseModel):
 
     def assess(self, structure: Structure) -> DomainVerdict:
         """What of a molecule lies outside, the worst kinds first; no calculation is needed."""
-        return DomainVerdict(known=True, findings=tuple(self._findings(structure)))
+        findings = list(self._findings(structure))
+        if any(finding.kind in {"pair", "distance"} for finding in findings):
+            findings += [
+                Finding("unit", (), f"inside it if the positions were {said}: are the units right?")
+                for factor, said in _WRONG_UNITS.items()
+                if self._holds_scaled(structure, factor)
+            ]
+        return DomainVerdict(known=True, findings=tuple(findings))
+
+    def _holds_scaled(self, structure: Structure, factor: float) -> bool:
+        try:
+            scaled = structure.moved(structure.positions * factor)
+        except StructureError:  # atoms too close to each other
+            return False
+        return not any(True for _ in self._findings(scaled))
 
     def _findings(self, structure: Structure) -> Iterable[Finding]:
         symbols = structure.symbols

@@ -14,13 +14,13 @@ from ase.data import chemical_symbols
 from qcsurrogate.domain import Domain
 from qcsurrogate.errors import TrainingError
 from qcsurrogate.models.base import SurrogateModel
-from qcsurrogate.models.files import ModelMetadata
+from qcsurrogate.models.files import ModelMetadata, read_metadata
 from qcsurrogate.reference.atoms import FreeAtoms, free_atoms, free_atoms_to_dict
 from qcsurrogate.registry import Quantity, find_quantity
 from qcsurrogate.store.spec import SplitName
 from qcsurrogate.store.store import Store
 from qcsurrogate.training.config import RunConfig, load_run_config
-from qcsurrogate.training.loop import CONFIG_NAME, TrainingData, TrainingResult, train
+from qcsurrogate.training.loop import CONFIG_NAME, MODEL_NAME, TrainingData, TrainingResult, train
 from qcsurrogate.training.origin import ORIGIN_NAME, Beginning
 from qcsurrogate.versions import installed_versions
 
@@ -64,6 +64,8 @@ def train_surrogate(
     quantity, out = find_quantity(kind), Path(out)
     own = out / CONFIG_NAME
     source = own if config is None and own.is_file() else config
+    if (out / MODEL_NAME).is_file() and (found := read_metadata(out / MODEL_NAME).kind) != kind:
+        raise TrainingError(f"'{out}' holds a run of a {found} model; expected another folder for a {kind} model")
     beginning = None if origin is None else Beginning.read(origin, quantity)
     settings = None if beginning is None else beginning.settings
     run = load_run_config(quantity.settings, source, overrides, model=settings)

@@ -80,6 +80,11 @@ def test_it_begins_with_the_error_of_the_model_and_improves_on_it(kind, tiny_sto
     assert result.metrics[monitored] < 0.9 * before[monitored]
 
 
+def test_a_run_of_another_quantity_is_no_place_for_this_one(tiny_store, tiny_runs):
+    with pytest.raises(TrainingError, match=r"holds a run of a density model; expected another folder for a hamil"):
+        train_surrogate("hamiltonian", tiny_store, tiny_runs["density"], quiet=True)
+
+
 def test_on_another_store_too(tiny_runs, stores, tmp_path):
     """The error of step 0 is that of the model where its statistics are known, here all of hydrogen's."""
     run, store = tmp_path / "run", Store.open(stores["hydrogens"])

@@ -365,6 +365,9 @@ COMMENTS: list[tuple[str, tuple[int, int] | str]] = [
     ("lattice=[[0, 0, 9], [9, 0, 0], [0, 9, 0]]", "periodic"),
     ('{"pbc": [true, true, true]}', "periodic"),
     ("2D structure", "dimension=2D, a drawing"),
+    ("Dimension: 2D", "dimension=2D, a drawing"),
+    ("dimension 3D, dimensions of a box", NEUTRAL),
+    ("SO4 2-, a dianion of sulfur", NEUTRAL),  # formulae and names of ions are not read
     ("lattice constants of 9 crystals, 2D-NMR", NEUTRAL),
     ('lattice="9 0 0 0 9 0 0 0 9"', r"line 2: the structure is periodic \(it has a lattice and no pbc\)"),
     ("cell={9 9 9}", "periodic"),

@@ -16,7 +16,7 @@ from qcsurrogate.basis import orbital_basis
 from qcsurrogate.errors import StructureError
 from qcsurrogate.sources.readers import read_structures
 from qcsurrogate.structures import Structure
-from qcsurrogate.units import ANGSTROM_PER_BOHR
+from qcsurrogate.units import ANGSTROM_PER_BOHR, BOHR_PER_ANGSTROM
 from tests.molecules import FLUOROSULFONAMIDE, WATER
 
 
@@ -237,6 +237,22 @@ class TestFiles:
         (tmp_path / "a.pdb").write_text("")
         with pytest.raises(StructureError, match=r"expected the ending .xyz, .extxyz, .npz, .*, got '.pdb'"):
             read_structures(tmp_path / "a.pdb")
+
+    def test_revised_md17_as_published(self, tmp_path: Path) -> None:
+        path = tmp_path / "rmd17_ethanol.npz"
+        frames = np.array([[[0.0, 0, 0], [0, 0, 0.74]], [[0, 0, 0], [0, 0, 0.75]]])
+        per_frame = dict.fromkeys(("energies", "old_indices", "old_energies"), np.arange(2.0))
+        published = per_frame | {"forces": frames, "old_forces": frames, "coords": frames}
+        published["nuclear_charges"] = np.array([1, 1], np.uint8)
+        np.savez_compressed(path, **published)
+        first, second = read_structures(path)
+        assert (first.formula, first.name, second.name) == ("H2", "rmd17_ethanol_0", "rmd17_ethanol_1")
+        assert second.positions[1, 2] == pytest.approx(0.75 * BOHR_PER_ANGSTROM)
+        for other in ({"units": np.array("bohr")}, {"old_indices": None}):  # it could be anything
+            arrays = {k: v for k, v in (published | other).items() if v is not None}
+            np.savez(path, **arrays)
+            with pytest.raises(StructureError, match=r"lacks \['atomic_numbers', 'positions_angstrom'\]"):
+                read_structures(path)
 
     def test_malformed_npz(self, tmp_path: Path) -> None:
         path = tmp_path / "bad.npz"

@@ -10,6 +10,7 @@ import argparse
 import errno
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from io import TextIOWrapper
 from typing import NoReturn
@@ -44,10 +45,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code, see :data:`EXIT_CODES`.
     """
     _print_whatever_the_terminal_knows()
+    of_python, warnings.formatwarning = warnings.formatwarning, _warning_in_words
     try:
         try:
             return _run(arguments)
         finally:
+            warnings.formatwarning = of_python
             sys.stdout.flush()
     except BrokenPipeError:
         # Python flushes standard output once more at exit; let that go nowhere.
@@ -70,6 +73,13 @@ def _print_whatever_the_terminal_knows() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def _warning_in_words(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """A warning without the line of the program that it comes from."""
+    return f"warning: {message}\n"
 
 
 _EXTRAS = {

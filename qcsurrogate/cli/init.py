@@ -168,14 +168,15 @@ def _sentences(facts: Mapping[str, Any]) -> list[str]:
     n, seconds = facts["structures"], facts["estimated_core_seconds"]
     report = ", ".join(f"{what} {n}" for what, n in facts["report"].items())
     parts = ", ".join(f"{name} {n}" for name, n in facts["split"].items())
+    cost = " to ".join(dict.fromkeys(duration(max(s, 1)) for s in (_FASTEST * seconds, seconds)))
     lines = [
         f"{n} structure{'s' * (n != 1)} of {', '.join(facts['elements'])}: {span('atoms')}, {span('orbitals')} "
         f"({report}).",
         f"Charge: {counted('charges')}. Unpaired electrons: {counted('unpaired_electrons')}.",
         f"Split: {parts}.",
-        f"Rough cost: {duration(max(_FASTEST * seconds, 1))} to {duration(max(seconds, 1))} of one core, guessed from "
-        "sizes before anything was measured; small molecules took 0.2 to 0.5 of the upper end in trials, difficult "
-        "ones may exceed it. `qcsurrogate status` estimates from what is done.",
+        f"Rough cost: {cost} of one core, guessed from sizes before anything was measured; small molecules "
+        "took 0.2 to 0.5 of the upper end in trials, difficult ones may exceed it. "
+        "`qcsurrogate status` estimates from what is done.",
     ]
     if set(facts["unpaired_electrons"]) != {"0"}:
         lines.insert(2, "Open shells: the method is unrestricted, and models learn closed shells only so far.")

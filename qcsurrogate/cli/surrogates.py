@@ -66,7 +66,12 @@ def add_commands(commands: Commands) -> None:
         "qcsurrogate predict runs/water waters.xyz --out waters.npz --json",
         _predict,
         argument("model", metavar="MODEL", help="model file, or folder of a training run"),
-        argument("structures", metavar="STRUCTURES", nargs="+", help="xyz, extxyz or npz files"),
+        argument(
+            "structures",
+            metavar="STRUCTURES",
+            nargs="+",
+            help="xyz, extxyz, SDF, npz or ASE db files, archives or folders of them",
+        ),
         argument("--out", required=True, metavar="FILE", help="arrays of all structures, .npz or .h5"),
         argument(
             "--cube",

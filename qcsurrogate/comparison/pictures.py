@@ -142,8 +142,10 @@ def heat_map(axes: Axes, rows: Sequence[str], columns: Sequence[str], values: Ar
     """Mean errors (n_rows, n_columns) in Hartree, NaN where there is none.
 
     Names such as ``O 2p`` are grouped by what stands before the blank, which only the first
-    of a group shows.  Above the row ``rule`` stands a line.
+    of a group shows.  Above the row ``rule`` stands a line.  Columns without a value are left out.
     """
+    filled = np.flatnonzero(np.isfinite(values).any(axis=0)).tolist()
+    columns, values = [columns[j] for j in filled], values[:, filled]
     # a shell's label needs 0.2 inches at 8 points; a number in a cell 0.45 x 0.22
     annotated = len(columns) <= 10
     width, height = (0.55, 0.26 if len(rows) > 10 else 0.45) if annotated else (0.2, 0.2)

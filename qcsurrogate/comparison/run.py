@@ -181,7 +181,7 @@ def _model_description(subject: Subject, store: Store, collection: Collection) -
         elements=symbols_of(surrogate.elements),
         method=surrogate.method.model_dump(mode="json"),
         dataset_hash=surrogate.metadata.dataset_hash,
-        trained_on_this_data=store.has_been(surrogate.metadata.dataset_hash),
+        trained_on_this_data=all(map(store.has_been, surrogate.metadata.dataset_hashes)),
         notes=[*differences(subject, store), *_outside(subject, collection)],
         training=surrogate.metadata.training,
         training_metrics=surrogate.metadata.metrics,

@@ -128,8 +128,8 @@ class ModelDescription(_Frozen):
     method: dict[str, Any]
     dataset_hash: str
     trained_on_this_data: bool = Field(
-        description="Whether it was trained on this very store, which may have grown since; only then is its test "
-        "split known to be unseen."
+        description="Whether it, and the model that it began with, were trained on this very store alone, which may "
+        "have grown since; only then is its test split known to be unseen."
     )
     notes: list[str] = Field(description="Differences between model and store that do not forbid the comparison.")
     training: dict[str, Any]

@@ -285,7 +285,7 @@ def compared(comparison: Comparison) -> Section:
     ]
     settings_of = [("Method of the references", data.method)]
     for model in comparison.models:
-        seen = "trained on this store" if model.trained_on_this_data else "trained on other data"
+        seen = "trained on this store alone" if model.trained_on_this_data else "not trained on this store alone"
         entries.append((f"{model.label} model", f"{model.path} (sha256 {model.sha256[:16] or 'unknown'}); {seen}"))
         told = {**model.training, "at saving": model.training_metrics}
         settings_of.append((f"Training of the {model.label} model", told))

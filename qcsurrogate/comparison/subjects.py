@@ -144,13 +144,15 @@ def differences(subject: Subject, store: Store) -> list[str]:
     free = {s: atom for s, atom in free_atoms_to_dict(store.atoms).items() if s in shared}
     if any(subject.surrogate.metadata.atoms.get(s) != atom for s, atom in free.items()):
         notes.append("the free atoms of model and store differ")
-    trained_on = subject.surrogate.metadata.dataset_hash
-    if size := store.size_before(trained_on):
-        notes.append(f"trained on this store when it had {size} of its {len(store.plan)} structures, in the same parts")
-    elif trained_on != store.dataset_hash():
-        notes.append(
-            "trained on other data than this store: whether it has seen these molecules in training is not known"
-        )
+    trained_on = dict.fromkeys(subject.surrogate.metadata.dataset_hashes)
+    own = [seen for seen in trained_on if store.has_been(seen)]
+    notes += [
+        f"trained on this store when it had {size} of its {len(store.plan)} structures, in the same parts"
+        for size in filter(None, map(store.size_before, own))
+    ]
+    if len(own) < len(trained_on):
+        other = "on this store and on other data" if own else "on other data than this store"
+        notes.append(f"trained {other}: whether it has seen these molecules in training is not known")
     return notes
 
 

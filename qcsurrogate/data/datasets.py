@@ -18,7 +18,7 @@ from qcsurrogate.basis import BasisSet
 from qcsurrogate.data.graphs import Graph, GraphSettings
 from qcsurrogate.errors import StoreError
 from qcsurrogate.reference.record import ReferenceRecord
-from qcsurrogate.store.spec import SplitName
+from qcsurrogate.store.spec import SPLIT_NAMES, SplitName
 from qcsurrogate.store.store import Store
 
 
@@ -94,10 +94,11 @@ def read_split(store: Store, split: SplitName, *, progress: bool) -> tuple[list[
         )
     keys = store.keys(split)
     if not keys:
-        raise StoreError(
-            f"store '{store.path}' has no complete record in the split '{split}'; run 'qcsurrogate status' to see how "
-            "far its generation is"
-        )
+        planned = SPLIT_NAMES.index(split) in store.plan.split
+        remedy = "run 'qcsurrogate status' to see how far its generation is"
+        if not planned:
+            remedy = "none of its structures is in that part: add structures to it"
+        raise StoreError(f"store '{store.path}' has no complete record in the split '{split}'; {remedy}")
     what = f"reading {split}"
     records = store.read_many(keys)
     return keys, tqdm(records, total=len(keys), desc=what, unit="molecule", disable=not progress, leave=False)

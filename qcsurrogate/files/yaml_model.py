@@ -150,7 +150,9 @@ def _problem(model: type[BaseModel], entry: Mapping[str, Any]) -> str:
             return f"{where}: {context['error']}"
         case _:
             expected = re.sub(r"^Input should be |^Unable to parse input string as ", "", entry["msg"])
-            expected = re.sub(r"^a valid dictionary or instance of \w+", "a mapping", expected)
+            expected = re.sub(
+                r"^a valid dictionary or (instance of \w+|object to extract fields from)", "a mapping", expected
+            )
             return f"{where}: expected {expected}, got {_shown(entry['input'])}"
 
 

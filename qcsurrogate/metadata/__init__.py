@@ -13,6 +13,7 @@ refused in one line; what is not recognised is none of our business.
 - Lengths are in Angstrom: another unit is refused, never converted.  So are ghosts, drawings (2D),
   and periodicity, of which a cell is a sign unless ``pbc`` says otherwise.
 - In free text ("charge 2", "triplet", "0 3", "in bohr") a number has to follow its word.
+  Charges within a formula or a name ("SO4 2-", "hydroxide anion", "a cation") are not read: state them.
 """
 
 from qcsurrogate.metadata.rule import molecular_state, whole_number

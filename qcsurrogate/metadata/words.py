@@ -59,6 +59,7 @@ _PHRASES: Final = tuple(
         ("pbc", r"\b(?:pbc|periodic)\W{1,5}(t|true|yes|on|[1-9]\d*)\b"),
         ("cell", r"\b(?:cell|lattice|box)\W{1,5}(\d[\d.]*\W{1,2}\d[\d.]*\W{1,2}\d[\d.]*)"),
         ("dimension", r"\b(2D) (?:structure|coordinates|geometry|drawing)"),
+        ("dimension", r"\bdimension\w*\W{1,3}(2D?)\b"),
         ("multiplicity", r"\b2S ?\+ ?1\W{1,3}(\d+)\b"),
         ("spin", r"\b2S ?[:=] ?(\d+)\b"),
         ("charge", r"\b(?-i:q) ?: ?([+-]?\d+)\b"),

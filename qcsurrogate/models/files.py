@@ -82,6 +82,15 @@ class ModelMetadata(BaseModel):
     versions: dict[str, str]
     domain: Domain | None = None
 
+    @property
+    def dataset_hashes(self) -> list[str]:
+        """Identities of all data that it has learned from: the last first, then those of the model it began with."""
+        hashes, origin = [self.dataset_hash], self.training.get("origin")
+        while isinstance(origin, dict):
+            hashes.append(str(origin.get("dataset_hash")))
+            origin = origin.get("origin")
+        return hashes
+
     def to_json(self) -> str:
         """The text that a model file holds.
 

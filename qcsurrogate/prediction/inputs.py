@@ -35,7 +35,8 @@ def read_request(x: object, charge: int = 0, spin: int = 0) -> Request:
 
     Args:
         x: an ASE ``Atoms``, a built PySCF ``Mole``, a :class:`Structure`, the path of an
-            xyz, extxyz or npz file, or a list of these.
+            xyz, extxyz, SDF, npz or ASE ``.db`` file, of a tar archive or a folder of these,
+            or a list.
         charge, spin: of files and ``Atoms`` that say nothing about them.
 
     Raises:
@@ -80,5 +81,5 @@ def _read_one(x: object, charge: int, spin: int, where: str = "") -> tuple[Struc
         return Structure.from_pyscf(x), basis_of_mol(x)
     raise StructureError(
         f"cannot predict for a {type(x).__name__}{where}; expected an ASE Atoms, a PySCF Mole, a Structure, "
-        "the path of an xyz, extxyz or npz file, or a list of these"
+        "the path of a file of structures (xyz, extxyz, sdf, npz, db, tar), or a list of these"
     )

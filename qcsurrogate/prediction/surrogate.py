@@ -126,7 +126,8 @@ class Surrogate(ABC, Generic[P]):
 
         Args:
             x: an ASE ``Atoms`` (Angstrom), a built PySCF ``Mole``, a ``Structure`` (bohr), the
-                path of an xyz, extxyz or npz file, or a list of these.  Where a file or an
+                path of a file of structures (xyz, extxyz, SDF, npz, an ASE ``.db``, a tar
+                archive) or of a folder of them, or a list of these.  Where a file or an
                 ``Atoms`` says nothing about charge and spin, it has those of the training data.
             batch_size: how many molecules the network sees at a time; results do not depend on
                 it beyond the rounding of the network's precision.

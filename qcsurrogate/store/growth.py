@@ -17,11 +17,20 @@ from qcsurrogate.reference.atoms import free_atoms
 from qcsurrogate.store.folder import StoreFolder
 from qcsurrogate.store.header import Extent, Header, source_digest, write_header, write_plan_and_spec
 from qcsurrogate.store.plan import make_plan
-from qcsurrogate.store.spec import SPLIT_NAMES, AutoSplit, DataSpec, HashSplit, MoleculeSplit, SizeSplit, differences
+from qcsurrogate.store.spec import (
+    DESCRIPTIVE,
+    SPLIT_NAMES,
+    AutoSplit,
+    DataSpec,
+    HashSplit,
+    MoleculeSplit,
+    SizeSplit,
+    differences,
+)
 from qcsurrogate.store.store import Store
 
 _COUNTS: Final = tuple(f"split.{name}" for name in SPLIT_NAMES)
-_MAY_CHANGE: Final = ("structures", "licence", "citation")
+_MAY_CHANGE: Final = ("structures", *DESCRIPTIVE)
 
 _RULES: Final[dict[type, str]] = {
     SizeSplit: "by size, small ones by a seeded hash",
@@ -84,7 +93,7 @@ def _require_growth(folder: StoreFolder, before: DataSpec, after: DataSpec, chan
     if refused:
         raise SpecError(
             f"'{folder.path}' was begun with another spec; expected the same, but for structures that are added "
-            "(`structures`, counts of `split`) and their `licence` and `citation`. Changed:\n  "
+            "(`structures`, counts of `split`), `name`, `licence` and `citation`. Changed:\n  "
             + "\n  ".join(refused)
             + "\nGenerate into another folder, or take the changes back."
         )

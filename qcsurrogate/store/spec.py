@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
@@ -19,10 +19,13 @@ from qcsurrogate.files.yaml_model import parse_yaml, read_yaml, validate
 from qcsurrogate.reference.functional import require_functional
 from qcsurrogate.reference.settings import Method, Targets
 from qcsurrogate.sources.kinds import FROZEN, Number, Seed, Source, anchor, without_folders
+from qcsurrogate.sources.readers.read import ENDINGS
 from qcsurrogate.structures import Structure
 
 SplitName = Literal["train", "validation", "test"]
 SPLIT_NAMES: tuple[SplitName, ...] = ("train", "validation", "test")
+DESCRIPTIVE: Final = ("name", "licence", "citation")
+"""Keys that only describe a dataset: they may change while it grows, and are no part of its hash."""
 
 _NEEDED = {
     "structures": "where they come from, such as {kind: file, path: molecules.xyz}",
@@ -210,6 +213,8 @@ def load_spec(source: str | Path, overrides: Mapping[str, Any] | None = None) ->
         SpecError: if the file is missing or does not fit; the message names file, key
             path, what was expected and what was got; or if PySCF does not compute the functional.
     """
+    if str(source).lower().endswith(ENDINGS) and Path(source).expanduser().is_file():
+        raise SpecError(f"'{source}' holds structures, no spec: `qcsurrogate init {source}` writes one for them")
     path = SHIPPED.find(source)
     folder = path.parent if Path(source).expanduser().is_file() else Path.cwd()
     data = read_yaml(path)

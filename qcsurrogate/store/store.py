@@ -23,7 +23,7 @@ from qcsurrogate.store.hdf5 import damaged
 from qcsurrogate.store.header import Header
 from qcsurrogate.store.plan import Plan
 from qcsurrogate.store.shards import RecordFile, RecordSlices, read_records, record_sizes
-from qcsurrogate.store.spec import SPLIT_NAMES, DataSpec, SplitName
+from qcsurrogate.store.spec import DESCRIPTIVE, SPLIT_NAMES, DataSpec, SplitName
 from qcsurrogate.store.streaming import file_digest
 from qcsurrogate.structures import Structure
 
@@ -274,8 +274,9 @@ class Store:
         return self.folder.failures(self.plan)
 
     def dataset_hash(self) -> str:
-        """A hash of the spec and of the keys of all complete records."""
-        content = {"spec": self.spec.identity(), "keys": sorted(self.keys())}
+        """A hash of the spec, but for what only describes it, and of the keys of all complete records."""
+        spec = {key: value for key, value in self.spec.identity().items() if key not in DESCRIPTIVE}
+        content = {"spec": spec, "keys": sorted(self.keys())}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def has_been(self, dataset_hash: str) -> bool:
@@ -285,7 +286,7 @@ class Store:
     def size_before(self, dataset_hash: str) -> int | None:
         """How many structures the store had when its :meth:`dataset_hash` was this one, if it has grown since."""
         sizes = {extent.dataset_hash: extent.n_structures for extent in self.header.earlier}
-        return sizes.get(dataset_hash)
+        return None if dataset_hash == self.dataset_hash() else sizes.get(dataset_hash)
 
     def verify(self) -> int:
         """Read every file of records with all checks; returns the number of records.

@@ -388,18 +388,24 @@ def _why_over(progress: Progress, config: TrainingConfig) -> str:
 
 def _check_same_run(out: Path, earlier: Progress, now: Progress) -> None:
     pairs = {
-        "configuration": (_that_must_agree(earlier.config, now.config), _that_must_agree(now.config, now.config)),
-        "data": (earlier.dataset, now.dataset),
-        "network": (earlier.network, now.network),
+        "another configuration": (
+            _that_must_agree(earlier.config, now.config),
+            _that_must_agree(now.config, now.config),
+        ),
+        "other data": (earlier.dataset, now.dataset),
+        "another network": (earlier.network, now.network),
     }
     for what, (old, new) in pairs.items():
         changes = differences(old, new)
         if changes:
             more = f" and {len(changes) - 10} more" if len(changes) > 10 else ""
+            remedy = "set them back, or train in another folder (or remove this one)"
+            if old is earlier.dataset:
+                remedy = f"train in another folder; where the store has grown, --from {out} begins with this model"
             raise TrainingError(
-                f"'{out}' holds a run with another {what}; expected the same to resume it, got changes:\n  "
+                f"'{out}' holds a run with {what}; expected the same to resume it, got changes:\n  "
                 + "\n  ".join(line[:200] for line in changes[:10])
-                + f"{more}\nset them back, or train in another folder (or remove this one)"
+                + f"{more}\n{remedy}"
             )
     if earlier.best_step is not None and not (out / MODEL_NAME).is_file():
         raise TrainingError(

@@ -284,6 +284,14 @@ def _inches(source: str) -> tuple[float, float]:
 SHELLS = ("1s", "2s", "3s", "2p", "3p", "3d")
 
 
+def test_a_heat_map_leaves_out_columns_without_a_value():
+    """Water has no pair of oxygens: six empty columns made the others small."""
+    values = np.full((9, 9), np.nan)
+    values[:, :3] = 1e-6
+    names = [f"H {shell}" for shell in SHELLS[1:4]] + [f"O {shell}" for shell in SHELLS]
+    assert pictures.heat_map(names, names, values) == pictures.heat_map(names, names[:3], values[:, :3])
+
+
 @pytest.mark.parametrize("elements", ["HO", "HCNOF", "HCNOFPSBI"])
 def test_every_shell_of_a_heat_map_has_room_for_its_label(elements):
     """A fifth of an inch a row holds 8 points; the picture grows, keeps its size in the page and scrolls."""

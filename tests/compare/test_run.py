@@ -216,6 +216,25 @@ def test_harmless_differences_are_noted(store):
     assert (store.has_been("another"), grown.has_been("another")) == (False, True)
 
 
+def test_what_a_fine_tuned_model_saw_before_counts(store):
+    own, unknown = store.dataset_hash(), "whether it has seen these molecules in training is not known"
+
+    def notes(*hashes):
+        subject, origin = known_hamiltonian(store), None
+        for seen in reversed(hashes[1:]):
+            origin = {"dataset_hash": seen, "origin": origin}
+        object.__setattr__(subject.surrogate.metadata, "dataset_hash", hashes[0])
+        object.__setattr__(subject.surrogate.metadata, "training", {"origin": origin})
+        comparison, _ = compare_subjects([subject], store, settings(limit=1), quiet=True)
+        found = [note for note in comparison.models[0].notes if "trained on" in note]
+        return comparison.models[0].trained_on_this_data, found
+
+    assert notes(own, own) == (True, [])
+    for hashes in ((own, "other"), ("other", own), (own, own, "other")):
+        assert notes(*hashes) == (False, [f"trained on this store and on other data: {unknown}"])
+    assert notes("other", "others") == (False, [f"trained on other data than this store: {unknown}"])
+
+
 def test_what_is_not_finite_is_listed_and_left_out(store):
     bad = store.keys("test")[0]
 

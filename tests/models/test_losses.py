@@ -115,6 +115,15 @@ def test_the_density_loss_row_by_row() -> None:
                 norm += scale[k] ** power
     assert float(model.loss(DensityBatch(graph, rows)).detach()) == pytest.approx(total / norm, rel=1e-9)
 
+    squares = np.zeros(2)
+    for (z, prediction), (_, labels) in zip(model(graph), rows, strict=True):
+        mean, scale = (getattr(model.statistics[str(z)], x).numpy() for x in ("mean", "scale"))
+        error = mean + scale * prediction.detach().numpy() - labels.numpy()
+        np.add.at(squares, graph.molecule[graph.atoms_by_element[z]].numpy(), (error**2).sum(1))
+    sums, count = model.errors(DensityBatch(graph, rows))["coefficient_norm_per_electron"]
+    norms = np.sqrt(squares) / [s.n_electrons for s in (WATER, FORMAMIDE)]
+    assert float(sums.detach()) / count == pytest.approx(norms.mean(), rel=1e-9)
+
 
 @pytest.mark.parametrize("kind", ["hamiltonian", "density"])
 def test_four_molecules_are_learned_by_heart(kind: str, tiny_store: Path) -> None:

@@ -63,6 +63,14 @@ CASES = {
         of(OHH, ANGSTROM * BOHR_PER_ANGSTROM),
         "H1-H2 at 2.86 Angstrom between molecules: seen within",
     ),
+    "bohr taken for Angstrom": (
+        of(OHH, ANGSTROM * BOHR_PER_ANGSTROM),
+        "inside it if the positions were bohr that were taken for Angstrom: are the units right?",
+    ),
+    "Angstrom taken for bohr": (
+        of(OHH, ANGSTROM / BOHR_PER_ANGSTROM),
+        "inside it if the positions were Angstrom that were taken for bohr: are the units right?",
+    ),
     "cation": (of(OHH, ANGSTROM, charge=2), "charge 2 and spin 0 (training: 0 and 0)"),
     "sulfur": (of([16, 1, 1], ANGSTROM), "element S of atom 0 was not seen"),
     "ethane": (Structure.from_ase(molecule("C2H6")), "element C of atoms 0, 1 was not seen"),
@@ -79,6 +87,12 @@ def test_cases(case: str) -> None:
     else:
         assert any(words in finding.text for finding in verdict.findings)
         assert verdict.summary.startswith("outside the training data: ")
+
+
+def test_a_unit_is_only_blamed_where_it_explains_all() -> None:
+    for case, (structure, _) in CASES.items():
+        kinds = {finding.kind for finding in DOMAIN.assess(structure).findings}
+        assert ("unit" in kinds) == ("Angstrom" in case), case
 
 
 def test_unseen_thermal_waters_are_inside() -> None:

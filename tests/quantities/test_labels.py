@@ -37,6 +37,7 @@ class FakeStore:
     def __init__(self, **changes: Any) -> None:
         self.spec = SimpleNamespace(method=METHOD)
         self.atoms = dict.fromkeys((1, 6, 7, 8))
+        self.plan = SimpleNamespace(split=np.zeros(2, np.int64))
         self.records = {
             s.key: replace(pretend(s, METHOD, None, {}), **changes)  # type: ignore[arg-type]
             for s in (WATER, FORMAMIDE)
@@ -164,5 +165,5 @@ def test_missing_labels_and_empty_splits_are_said() -> None:
         HamiltonianDataset.from_store(FakeStore(baseline=None), "train", GRAPHS)  # type: ignore[arg-type]
     with pytest.raises(StoreError, match="holds no density coefficients"):
         DensityDataset.from_store(FakeStore(density_coefficients=None), "train", GraphSettings(4, 5.0))  # type: ignore[arg-type]
-    with pytest.raises(StoreError, match="no complete record in the split 'test'"):
+    with pytest.raises(StoreError, match=r"in the split 'test'; none of its structures is in that part: add"):
         HamiltonianDataset.from_store(FakeStore(), "test", GRAPHS)  # type: ignore[arg-type]

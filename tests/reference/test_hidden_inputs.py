@@ -51,6 +51,16 @@ def test_a_strangers_file_is_not_executed_and_said(folder: Path) -> None:
     assert not (folder / "executed").exists()
 
 
+def test_the_command_line_says_it_in_a_line(folder: Path) -> None:
+    (folder / "h.xyz").write_text("2\n\nH 0 0 0\nH 0 0 0.74\n")
+    done = python("from qcsurrogate.cli import main\nmain(['init', 'h.xyz', '--out', 'i.yaml'])", folder)
+    said = [line for line in done.stderr.splitlines() if "pyscf_conf" in line or "Warning" in line]
+    file = folder / ".pyscf_conf.py"
+    assert said == [
+        f"warning: PySCF's configuration file '{file}' is not read: results of qcsurrogate depend on its spec alone"
+    ]
+
+
 def test_neither_file_nor_environment_changes_an_energy(folder: Path, tmp_path: Path) -> None:
     code = B3LYP.format(basis="sto-3g", grid_level=0)
     elsewhere = tmp_path / "elsewhere"

@@ -127,6 +127,8 @@ def test_qcschema_comes_back(waters: Store, tmp_path: Path) -> None:
         gradient = np.reshape(data["properties"]["return_gradient"], (-1, 3))
         np.testing.assert_array_equal(gradient, -record.forces)
         assert extras["split"] == waters.split_of(key)
+        assert extras["licence"] == "CC0-1.0"
+        assert "citation" not in extras  # none is stated
         assert extras["units"]["density_coefficients"] == "e bohr^-1.5"
 
 

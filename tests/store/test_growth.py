@@ -171,12 +171,11 @@ def test_nothing_that_decides_a_record_may_change(client: Client, tmp_path: Path
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     write_xyz(file, frames("gdb_3", 6))
     method = fakes.CHEAP.model_copy(update={"xc": "pbe"})
-    changed = spec_of(file, method=method, split=BY_HASH.model_copy(update={"seed": 4}), name="other", shard_size=3)
+    changed = spec_of(file, method=method, split=BY_HASH.model_copy(update={"seed": 4}), shard_size=3)
     with pytest.raises(SpecError, match=r"was begun with another spec; expected the same, but for struct") as caught:
         run(changed, out, client)
     lines = str(caught.value).splitlines()[1:-1]
     assert lines == [
-        "  name: 'growing' -> 'other'",
         "  method.xc: 'lda' -> 'pbe'",
         "  split.seed: 3 -> 4",
         "  shard_size: 4 -> 3",
@@ -507,3 +506,20 @@ def test_verify_looks_at_earlier_plans_and_leftovers(begun: tuple[Path, Path], t
         "spec_002.yaml",
     ]
     assert verify(store, quiet=True, records=0).problems == []
+
+
+def test_a_store_may_be_called_otherwise(client: Client, tmp_path: Path) -> None:
+    """A spec of three lines is called after its file, which may be renamed."""
+    file, out = write_xyz(tmp_path / "a.extxyz", frames("gdb_3", 4)), tmp_path / "store"
+    run(spec_of(file), out, client)
+    before = Store.open(out).dataset_hash()
+    assert run(spec_of(file, name="renamed", licence="CC0-1.0"), out, client).computed == 0
+    store = Store.open(out)
+    assert (store.spec.name, store.spec.licence) == ("renamed", "CC0-1.0")
+    assert store.dataset_hash() == before  # a run that was trained on it goes on
+    assert store.has_been(before)
+    assert store.size_before(before) is None  # it has not grown
+    write_xyz(file, frames("gdb_3", 6))
+    assert run(spec_of(file, name="again"), out, client).computed == 2
+    assert Store.open(out).size_before(before) == 4
+    assert verify(out, quiet=True, records=0).problems == []

@@ -202,6 +202,15 @@ def test_numbers_and_elements_as_people_write_them(water_text: str) -> None:
     assert parse_yaml("symbols: [N, O, No, Y]\nx: 1e-6", "text") == {"symbols": ["N", "O", "No", "Y"], "x": 1e-6}
 
 
+def test_a_file_of_structures_is_no_spec(tmp_path: Path) -> None:
+    (tmp_path / "my.xyz").write_text("1\n\nHe 0 0 0\n")
+    with pytest.raises(SpecError, match=r"my\.xyz' holds structures, no spec: `qcsurrogate init .*my\.xyz` writes one"):
+        load_spec(tmp_path / "my.xyz")
+    (tmp_path / "my.yaml").write_text("structures: my.xyz\nmethod: pbe/sto-3g\n")
+    with pytest.raises(SpecError, match=r"structures: expected a mapping, got 'my\.xyz'\n  method: expected a mapping"):
+        load_spec(tmp_path / "my.yaml")
+
+
 @pytest.mark.parametrize("text", ["", "- a\n- b", "just words", "3"])
 def test_only_a_mapping_is_a_spec(text: str) -> None:
     with pytest.raises(SpecError, match="expected a mapping"):

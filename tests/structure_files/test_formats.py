@@ -77,6 +77,7 @@ def test_plain_xyz_forgives_case_numbers_and_further_columns(tmp_path: Path) -> 
     [
         ("3\n\nO 0 0 0\nH 0 0 1\n", r"bad\.xyz', line 5: it ends within a structure of 3 atoms"),
         ("1\n\nHe 0 0 0\n2\n\nH 0 0 0\nQq 0 0 1\n", r"line 7: 'Qq' is no chemical symbol"),
+        ("2\n\nD 0 0 0\nH 0 0 1\n", r"line 3: 'D' is no chemical symbol: write H, isotopes have the same electrons;"),
         ("2\n\nO 0 0 0\nH 0 y 1\n", r"line 4: expected three coordinates, got 'H 0 y 1'"),
         ("2\n\nO 0 0 0\nH 0 0\n", r"line 4: expected three coordinates"),
         ("two\n\nO 0 0 0\n", r"line 1: found 'two' where a number of atoms stands; expected, per structure"),
@@ -107,7 +108,7 @@ def test_bad_geometries_are_named_counted_and_can_be_left_out(tmp_path: Path) ->
     with pytest.raises(
         StructureError,
         match=r"some\.xyz': structure 'squashed': atoms 0 \(H\) and 1 \(H\) are 0\.1000 .*; 1 more are bad "
-        r"\(number 2 of 4; `skip_bad: true`",
+        r"\(number 2 of 4; a spec's `skip_bad: true`",
     ):
         geometries.structures()
     found, indices = geometries.structures(skip_bad=True)

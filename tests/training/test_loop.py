@@ -152,7 +152,9 @@ def test_a_key_that_an_older_version_did_not_know_counts_as_its_default(tmp_path
 
 def test_changed_data_are_refused(tmp_path: Path) -> None:
     run_tiny(tmp_path, tiny_config(max_minutes=1e-9))
-    with pytest.raises(TrainingError, match=r"another data.*\n.*hash: 'tiny' -> 'other'"):
+    with pytest.raises(
+        TrainingError, match=r"other data; expected .*\n  hash: 'tiny' -> 'other'\ntrain in another folder; .* --from "
+    ):
         run_tiny(tmp_path, dataset_hash="other")
     with pytest.raises(TrainingError, match="train: 40 -> 30"):
         run_tiny(tmp_path, train_data=TinyData(30))

@@ -15,7 +15,7 @@ from qcsurrogate.training.reporting import Reporter
 
 FIGURES = {
     "hamiltonian": {"hamiltonian_mae": 1.234e-3, "atom_block_mae": 2.345e-3, "pair_block_mae": 3.456e-4},
-    "density": {"coefficient_mae": 1.234e-3, "coefficient_rmse_per_electron": 2.345e-3},
+    "density": {"coefficient_mae": 1.234e-3, "coefficient_norm_per_electron": 2.345e-3},
 }
 
 

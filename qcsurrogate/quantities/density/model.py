@@ -62,7 +62,7 @@ class DensityModel(SurrogateModel):
     """
 
     kind: ClassVar[str] = "density"
-    monitored: ClassVar[str] = "coefficient_rmse_per_electron"
+    monitored: ClassVar[str] = "coefficient_norm_per_electron"
 
     def __init__(self, orbital_basis: BasisSet, density_basis: BasisSet, settings: DensitySettings) -> None:
         super().__init__()
@@ -141,7 +141,7 @@ class DensityModel(SurrogateModel):
         return total / norm
 
     def errors(self, batch: Any) -> dict[str, tuple[Tensor, int]]:
-        """Mean absolute error of the coefficients, and their error's size per electron."""
+        """Mean absolute error of the coefficients; norm of a molecule's errors over its electrons, mean."""
         absolute = torch.zeros((), dtype=torch.float64)
         n_coefficients = 0
         square = torch.zeros(batch.graph.n_molecules, dtype=torch.float64, device=batch.graph.molecule.device)
@@ -154,7 +154,7 @@ class DensityModel(SurrogateModel):
         electrons = torch.zeros_like(square).index_add(0, batch.graph.molecule, batch.graph.atomic_numbers.double())
         return {
             "coefficient_mae": (absolute, n_coefficients),
-            "coefficient_rmse_per_electron": ((square.sqrt() / electrons).sum().cpu(), batch.graph.n_molecules),
+            "coefficient_norm_per_electron": ((square.sqrt() / electrons).sum().cpu(), batch.graph.n_molecules),
         }
 
     @torch.no_grad()

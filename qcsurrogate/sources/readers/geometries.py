@@ -57,8 +57,8 @@ class Geometries(FlatStructures):
             number, error = bad[0]
             more = f"; {len(bad) - 1} more are bad" if len(bad) > 1 else ""
             raise StructureError(
-                f"'{self.source}': {error}{more} (number {number + 1} of {len(made)}; `skip_bad: true` leaves bad "
-                "ones out)"
+                f"'{self.source}': {error}{more} (number {number + 1} of {len(made)}; a spec's `skip_bad: true` "
+                "leaves bad ones out)"
             ) from error
         kept = np.array([i for i, structure in enumerate(made) if isinstance(structure, Structure)], dtype=np.int64)
         return [structure for structure in made if isinstance(structure, Structure)], kept

@@ -28,6 +28,11 @@ _KINDS: Final = {
     "names": ("US", "text"),
     "groups": ("USiu", "text or integers"),
 }
+_RMD17: Final = frozenset(
+    {"nuclear_charges", "coords", "energies", "forces", "old_indices", "old_energies", "old_forces"}
+)
+"""Arrays of the revised MD17 trajectories as published (doi:10.24435/materialscloud:wy-kn): coords in Angstrom."""
+_RMD17_NAMES: Final = {"coords": "positions_angstrom", "nuclear_charges": "atomic_numbers"}
 BROKEN: Final = (
     OSError,
     ValueError,
@@ -49,7 +54,8 @@ def read_npz(path: Path, charge: int, spin: int) -> Geometries:
     ``names`` and ``groups``, each (n,), and metadata such as ``charge``, ``spin`` and
     ``units``: one for the file, for each structure (n, ...), or for each atom (n_all, ...);
     free text is looked at where there is one for each structure.
-    Others are not looked at. It is opened without pickle.
+    Others are not looked at. It is opened without pickle. The files of revised MD17 are read
+    as published, which all seven of their names tell.
     """
     arrays = _read_arrays(path)
     missing = sorted(set(_REQUIRED) - arrays.keys())
@@ -139,6 +145,8 @@ def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     try:
         with zipfile.ZipFile(path) as members:
             present = {info.filename.removesuffix(".npy"): info for info in members.infolist()}
+            if present.keys() == _RMD17:
+                present = {_RMD17_NAMES.get(key, key): info for key, info in present.items()}
             return {key: read_member(members, info) for key, info in present.items() if key in _KINDS or kind_of(key)}
     except BROKEN as error:
         raise StructureError(f"cannot read '{path}' as npz: {error}") from error

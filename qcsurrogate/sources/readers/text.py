@@ -70,8 +70,9 @@ class NumberedLines:
         return (line.removeprefix("\ufeff") if self.number == 1 else line) or None
 
     def problem(self, what: str, expected: str = "") -> StructureError:
-        """An error that names the file and the line."""
-        return StructureError(f"cannot read '{self.source}', line {self.number}: {what}{expected and '; '}{expected}")
+        """An error that names the file and the line, once there is one."""
+        line = f", line {self.number}" if self.number else ""
+        return StructureError(f"cannot read '{self.source}'{line}: {what}{expected and '; '}{expected}")
 
 
 def read_xyz(file: IO[str], found: GeometryList, source: str) -> None:
@@ -137,6 +138,8 @@ def _atoms_one_by_one(
             raise lines.problem(f"'{symbol}' is a dummy or ghost atom", "expected atoms only: remove it")
         if element is None:
             near = suggestion(symbol.capitalize(), number_of_symbol)
+            if symbol in {"D", "T"}:
+                near = ": write H, isotopes have the same electrons"
             raise lines.problem(f"'{symbol}' is no chemical symbol{near}", _XYZ_EXPECTED)
         try:
             x, y, z = (columns.number(row[columns.place + k]) for k in range(3))

@@ -195,8 +195,7 @@ def _extras(store: Store, key: str, record: ReferenceRecord, order: NDArray[np.i
     extras: dict[str, Any] = {
         "split": store.split_of(key),
         "dataset": store.spec.name,
-        "licence": store.spec.licence,
-        "citation": store.spec.citation,
+        **{key: said for key in ("licence", "citation") if (said := getattr(store.spec, key))},
         "ao_order": "CCA: m = -l..l in every shell",
     }
     for name in _EXTRA_MATRICES:
