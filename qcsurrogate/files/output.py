@@ -19,7 +19,7 @@ def write_output(path: str | Path, content: bytes, what: str) -> None:
         write_atomically(path, content)
     except StoreError as error:
         reason = error.__cause__.strerror if isinstance(error.__cause__, OSError) else error
-        raise OutputError(
-            f"cannot write {what} '{path}' ({reason}); expected an existing, writable folder with "
-            f"{len(content) / 2**20:.1f} MiB of free space"
-        ) from error
+        expected = f"an existing, writable folder with {max(1, round(len(content) / 1024)):,} KiB of free space"
+        if path.is_dir():
+            expected = "the name of a file"
+        raise OutputError(f"cannot write {what} '{path}' ({reason}); expected {expected}") from error
