@@ -84,10 +84,10 @@ def write_output(path: str | Path, content: bytes, what: str) -> None:
     """
 
     def trouble(path: Path, error: OSError) -> OutputError:
-        return OutputError(
-            f"cannot write {what} '{path}' ({error.strerror or error}); expected an existing, writable folder with "
-            f"{len(content) / 2**20:.1f} MiB of free space"
-        )
+        expected = f"an existing, writable folder with {max(1, round(len(content) / 1024)):,} KiB of free space"
+        if path.is_dir():
+            expected = "the name of a file"
+        return OutputError(f"cannot write {what} '{path}' ({error.strerror or error}); expected {expected}")
 
     with in_place_of(Path(path), trouble) as temporary:
         temporary.write_bytes(content)

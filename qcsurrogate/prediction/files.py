@@ -66,10 +66,14 @@ def save_predictions(predictions: Prediction | Sequence[Prediction], path: str |
 
 
 def check_suffix(path: str | Path) -> Path:
-    """The path of a file that :func:`save_predictions` can write."""
+    """The path of a file that :func:`save_predictions` can write, and ``load_predictions`` read.
+
+    Raises:
+        SpecError: if its name ends otherwise.
+    """
     path = Path(path)
     if path.suffix not in SUFFIXES:
-        raise SpecError(f"cannot write predictions to '{path}': expected the ending .npz or .h5, got '{path.suffix}'")
+        raise SpecError(f"'{path}' is no file of predictions: expected the ending .npz or .h5, got '{path.suffix}'")
     return path
 
 

@@ -77,7 +77,10 @@ def test_another_ending_is_refused(densities, tmp_path):
 
 
 def test_an_unwritable_place_is_refused(densities, tmp_path):
-    with pytest.raises(OutputError, match=r"cannot write the predictions .*expected an existing, writable folder"):
+    (tmp_path / "folder.npz").mkdir()
+    with pytest.raises(OutputError, match=r"cannot write .*\(Is a directory\); expected the name of a file"):
+        save_predictions(densities, tmp_path / "folder.npz")
+    with pytest.raises(OutputError, match=r"cannot write the predictions .*an existing, writable folder with \d+ K"):
         save_predictions(densities, tmp_path / "nowhere" / "out.npz")
     with pytest.raises(OutputError, match="cannot write the predictions"):
         save_predictions(densities, "/proc/out.npz")
