@@ -46,7 +46,7 @@ def command(commands: Commands, name: str, summary: str, example: str, **default
 
 
 def add_quiet(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--quiet", action="store_true", help="print errors and data only, no progress")
+    parser.add_argument("--quiet", action="store_true", help="print errors, warnings and data only, no progress")
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
