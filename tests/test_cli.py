@@ -271,6 +271,7 @@ def test_predict_says_what_is_outside_and_strict_refuses(run, tiny_runs, tmp_pat
     assert code == 0
     assert json.loads(out)["structures"][0]["domain"]["inside"] is False
     assert "outside the training data" in err
+    assert run(*arguments, "--quiet")[2].startswith("warning: structure 'far': outside the training data: ")
     (tmp_path / "far.npz").unlink()
     code, out, err = run(*arguments, "--strict")
     assert (code, out) == (7, "")

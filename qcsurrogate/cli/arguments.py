@@ -98,7 +98,7 @@ def seconds(text: str) -> float:
 
 
 STORE = argument("store", metavar="DIR", help="folder of the store")
-QUIET = argument("--quiet", action="store_true", help="print errors and data only, no progress")
+QUIET = argument("--quiet", action="store_true", help="print errors, warnings and data only, no progress")
 JSON = argument("--json", action="store_true", help="print the result as JSON on standard output")
 SEED = argument("--seed", type=count, default=0, metavar="N", help="of the draws (default: 0)")
 THREADS = argument("--threads", type=positive, default=1, metavar="N", help="PySCF threads (default: 1)")

@@ -193,10 +193,9 @@ def _predict(options: argparse.Namespace) -> int:
             if isinstance(prediction, PredictionWithDensity):
                 prediction.write_cube(path, resolution=options.resolution, margin=options.margin)
                 cubes.append(str(path))
-    if not options.quiet:
-        for prediction in predictions:
-            if not prediction.domain.inside:
-                say(f"{prediction.structure.label}: {prediction.domain.summary}")
+    for prediction in predictions:
+        if not prediction.domain.inside:
+            say(f"warning: {prediction.structure.label}: {prediction.domain.summary}")
     data = {"out": str(out), **({"cubes": cubes} if cubes else {}), **summary(predictions)}
     if options.json:
         print_json(data)
