@@ -203,8 +203,6 @@ def _row(record: ReferenceRecord) -> dict[str, Any]:
         row["gap_hartree"] = float(record.mo_energy[~occupied].min() - record.mo_energy[occupied].max())
     else:
         row["gap_hartree"] = float("nan")
-    if record.baseline is not None:
-        row["mean_correction_hartree"] = float(np.abs(record.hamiltonian - record.baseline).mean())
     return row
 
 

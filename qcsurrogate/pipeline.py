@@ -144,15 +144,15 @@ def _model_and_data(
             f"the validation set of '{store.path}' holds {symbols}, which the training set lacks; expected no new "
             "element there: change the split of the spec"
         )
-    read = partial(
-        quantity.read_labels,
+    train_data, validation_data = quantity.read_labels(
         store,
-        settings=run.model,
+        ("train", "validation"),
+        run.model,
         elements=sorted(elements),
         dtype=torch.float64 if run.training.precision == 64 else torch.float32,
         progress=progress,
+        like=None if beginning is None else beginning.model,
     )
-    train_data, validation_data = read("train"), read("validation")
     return quantity.new_model(run.model, train_data, seed=run.training.seed), train_data, validation_data
 
 

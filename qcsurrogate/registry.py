@@ -61,22 +61,25 @@ class Quantity(ABC):
     def read_labels(
         self,
         store: Store,
-        split: SplitName,
+        splits: Sequence[SplitName],
         settings: Any,
         *,
         elements: Sequence[int],
         dtype: torch.dtype,
         progress: bool = False,
-    ) -> TrainingData:
-        """TrainingData and graphs of a split.
+        like: Any = None,
+    ) -> Sequence[TrainingData]:
+        """Labels and graphs of some splits; what is fitted to labels is fitted to the training split.
 
         Args:
             store: where to read.
-            split: train, validation or test.
+            splits: of train, validation and test.
             settings: of the network, of type ``self.settings``.
             elements: atomic numbers of the training set; bases and reach are those of these.
             dtype: of the tensors.
             progress: whether to draw a progress bar.
+            like: a model of this quantity that is to learn from them; what it fixes (a
+                baseline that was fitted, say) is then taken from it instead of being fitted.
 
         Raises:
             StoreError: if the store lacks what this quantity is trained on.

@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 from qcsurrogate.basis import BasisSet
 from qcsurrogate.conventions import block_diagonal_wigner, inverse_order
 from qcsurrogate.models.base import SurrogateModel
-from qcsurrogate.models.statistics import Standardisation
+from qcsurrogate.models.statistics import Float64Buffers
 from qcsurrogate.structures import Structure
 
 Array = NDArray[np.float64]
@@ -54,8 +54,8 @@ def perturb(model: SurrogateModel, *, seed: int = 0, size: float = 0.1) -> None:
             noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
             parameter.add_((size * noise).to(parameter))
         for module in model.modules():
-            if isinstance(module, Standardisation):
-                module.scale.fill_(1.0)
+            if isinstance(module, Float64Buffers) and "scale" in module._buffers:
+                module._buffers["scale"] = torch.ones_like(module.get_buffer("scale"))
 
 
 def assert_equivariant(
@@ -100,6 +100,64 @@ def assert_equivariant(
         expected = alone if basis is None else _permuted(alone, function_permutation(basis, numbers, order))
         compare("permutation of atoms", predict([permuted])[0], expected)
         model.check_prediction(structure, alone)
+
+
+def assert_continuous(
+    model: SurrogateModel,
+    first: Structure,
+    second: Structure,
+    *,
+    tolerance: float = 1e-6,
+    step: float = 1e-9,
+    seed: int = 0,
+) -> float:
+    """Check that a prediction does not jump where two atoms come into each other's reach.
+
+    The second molecule is moved away from the first along a line; for every pair of atoms
+    and every reach of the model, just before and just behind it are predicted.
+
+    Args:
+        model: in float64.
+        first, second: molecules, each centred where it likes.
+        tolerance: largest change that counts as none, in the unit of the prediction.
+        step: half the distance between before and behind, bohr.
+        seed: of the direction.
+
+    Returns:
+        The largest change.
+
+    Raises:
+        AssertionError: naming the pair of atoms, the reach and the change.
+    """
+    direction = np.random.default_rng(seed).normal(size=3)
+    direction /= np.linalg.norm(direction)
+    moving = second.positions - second.positions.mean(0) + first.positions.mean(0)
+    numbers = np.concatenate([first.atomic_numbers, second.atomic_numbers])
+    charge, spin = first.charge + second.charge, first.spin + second.spin
+
+    def at(distance: float) -> Structure:
+        return Structure(numbers, np.concatenate([first.positions, moving + distance * direction]), charge, spin)
+
+    largest = 0.0
+    for reach in sorted({r for r in (model.graphs.message_cutoff, model.graphs.pair_cutoff) if r is not None}):
+        for i, position in enumerate(first.positions):
+            for j, other in enumerate(moving):
+                # |other + t direction - position| = reach, the larger t
+                apart = other - position
+                along = float(apart @ direction)
+                inside = along**2 - float(apart @ apart) + reach**2
+                distance = -along + float(np.sqrt(inside)) if inside > 0 else 0.0
+                if distance < 5.0:  # the molecules would lie in each other
+                    continue
+                before, behind = model.predict_arrays([at(distance - step), at(distance + step)])
+                change = float(np.abs(behind - before).max())
+                largest = max(largest, change)
+                if not change <= tolerance:
+                    raise AssertionError(
+                        f"{model.kind} jumps by {change:.1e} where atom {i} of {first.label} and atom {j} of "
+                        f"{second.label} are {reach:.3f} bohr apart; expected at most {tolerance:.0e}"
+                    )
+    return largest
 
 
 def _turned(array: Array, rotation: Array) -> Array:

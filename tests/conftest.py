@@ -16,7 +16,7 @@ structures:
     positions_angstrom: [[0, 0, 0.1173], [0, 0.7572, -0.4692], [0, -0.7572, -0.4692]]
   sigma_angstrom: 0.05
   count: 8
-method: {basis: sto-3g, grid_level: 0, baseline_grid_level: 0, auxiliary_basis: {even_tempered_beta: 2.5}}
+method: {basis: sto-3g, grid_level: 0, auxiliary_basis: {even_tempered_beta: 2.5}}
 split: {kind: random, train: 4, validation: 2, test: 2}
 licence: CC0-1.0
 citation: nobody

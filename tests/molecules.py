@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
+from qcsurrogate.reference.atoms import FreeAtoms
 from qcsurrogate.structures import Structure
 
 
@@ -43,3 +44,9 @@ def random_orthogonal(seed: int, *, improper: bool) -> NDArray[np.float64]:
     if (np.linalg.det(matrix) < 0) != improper:
         matrix[:, 0] *= -1
     return matrix
+
+
+def superposed(structure: Structure, atoms: FreeAtoms, points: ArrayLike) -> NDArray[np.float64]:
+    """(n,) density of the free atoms of a molecule at (n, 3) points, from the definition."""
+    pairs = zip(structure.atomic_numbers.tolist(), structure.positions, strict=True)
+    return np.sum([atoms[z].density(np.linalg.norm(np.asarray(points) - p, axis=1)) for z, p in pairs], axis=0)

@@ -13,7 +13,7 @@ HYDRONIUM = np.array([[0, 0, 0.09], [0, 0.93, -0.19], [0.81, -0.47, -0.19], [-0.
 SPEC = """\
 name: h3o_cations
 structures: {kind: file, path: h3o_cations.xyz}
-method: {xc: pbe, basis: sto-3g, grid_level: 0, baseline_grid_level: 0}
+method: {xc: pbe, basis: sto-3g, grid_level: 0}
 split: {kind: random, train: 0.6, validation: 0.2, test: 0.2}
 """
 TINY = (

@@ -30,7 +30,6 @@ OXYGEN = "2\nname=oxygen spin=2\nO 0 0 0\nO 0 0 1.21\n"
 TINY = {
     "basis": "sto-3g",
     "grid_level": 0,
-    "baseline_grid_level": 0,
     "auxiliary_basis": "{even_tempered_beta: 2.5}",
 }
 

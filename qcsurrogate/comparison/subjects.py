@@ -137,7 +137,7 @@ def differences(subject: Subject, store: Store) -> list[str]:
     ours, theirs = subject.surrogate.method, store.spec.method
     notes = [
         f"{name} of the training data is {spoken(getattr(ours, name))}, of this store {spoken(getattr(theirs, name))}"
-        for name in ("grid_level", "conv_tol", "baseline", "baseline_grid_level")
+        for name in ("grid_level", "conv_tol")
         if getattr(ours, name) != getattr(theirs, name)
     ]
     shared = {chemical_symbols[z] for z in subject.surrogate.elements}

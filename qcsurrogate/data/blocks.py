@@ -8,7 +8,7 @@ The change of basis is orthogonal, so its inverse is its transpose, exactly.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -40,6 +40,19 @@ class Channel:
     second_shell: int
 
 
+def block_channels(first: Sequence[int], second: Sequence[int], *, symmetric: bool = False) -> tuple[Channel, ...]:
+    """The irreps of a block between shells of these angular momenta, pair by pair of shells."""
+    channels: list[Channel] = []
+    for i, l1 in enumerate(first):
+        for j, l2 in enumerate(second):
+            if symmetric and j < i:
+                continue
+            # the antisymmetric part of a shell with itself does not occur
+            momenta = range(abs(l1 - l2), l1 + l2 + 1, 2 if symmetric and i == j else 1)
+            channels.extend(Channel(l, (l1 + l2 + l) % 2 == 0, i, j) for l in momenta)
+    return tuple(channels)
+
+
 class BlockLayout:
     """The irreps of the blocks between two elements, or of the blocks on one atom.
 
@@ -65,18 +78,12 @@ class BlockLayout:
                 f"expected at most {LARGEST_BLOCK} elements, which is about 128 functions per atom"
             )
         self.first, self.second, self.symmetric = first, second, symmetric
-        channels: list[Channel] = []
+        momenta = first.angular_momenta, second.angular_momenta
+        self.channels = block_channels(*momenta, symmetric=symmetric)
         rows: list[NDArray[np.float64]] = []
-        for i, l1 in enumerate(first.angular_momenta):
-            for j, l2 in enumerate(second.angular_momenta):
-                if symmetric and j < i:
-                    continue
-                for l in range(abs(l1 - l2), l1 + l2 + 1):
-                    if symmetric and i == j and l % 2:
-                        continue  # the antisymmetric part of a shell with itself
-                    channels.append(Channel(l, (l1 + l2 + l) % 2 == 0, i, j))
-                    rows.extend(self._rows(i, j, clebsch_gordan(l1, l2, l)))
-        self.channels = tuple(channels)
+        for c in self.channels:
+            i, j = c.first_shell, c.second_shell
+            rows.extend(self._rows(i, j, clebsch_gordan(momenta[0][i], momenta[1][j], c.l)))
         self.transform = torch.as_tensor(np.asarray(rows))
 
     def _rows(self, i: int, j: int, coupling: NDArray[np.float64]) -> list[NDArray[np.float64]]:

@@ -20,8 +20,7 @@ from qcsurrogate.basis import BasisSet
 from qcsurrogate.density.expansion import complete_basis, complete_coefficients
 from qcsurrogate.density.moments import Moments
 from qcsurrogate.errors import StructureError
-from qcsurrogate.reference.atoms import FreeAtoms
-from qcsurrogate.reference.baseline import free_atom_mol
+from qcsurrogate.reference.atoms import FreeAtoms, free_atom_mol
 from qcsurrogate.reference.density_fit import charges
 from qcsurrogate.structures import Structure
 

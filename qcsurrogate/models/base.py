@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from qcsurrogate.basis import BasisSet
+from qcsurrogate.data.graphs import GraphSettings
 from qcsurrogate.errors import DomainError
 from qcsurrogate.structures import Structure
 
@@ -23,12 +24,14 @@ class SurrogateModel(nn.Module, ABC):
         monitored: the entry of :meth:`errors` that picks the best checkpoint; lower is
             better.
         elements: atomic numbers it was made for, ascending.
+        graphs: how far its messages and pairs reach.
     """
 
     kind: ClassVar[str]
     monitored: ClassVar[str]
     elements: tuple[int, ...]
     orbital_basis: BasisSet
+    graphs: GraphSettings
 
     @abstractmethod
     def loss(self, batch: Any) -> Tensor:
@@ -65,7 +68,7 @@ class SurrogateModel(nn.Module, ABC):
     def preconditioned_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Weight matrices, for an optimiser that preconditions matrices; embeddings and gains are none."""
         for name, parameter in self.named_parameters():
-            is_table = name.endswith(".gain") or "embedding" in name or ".pair." in name
+            is_table = name.endswith(".gain") or "embedding" in name
             if parameter.ndim >= 2 and min(parameter.shape[-2:]) > 1 and not is_table:
                 yield name, parameter
 

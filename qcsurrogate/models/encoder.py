@@ -86,12 +86,23 @@ class Encoder(nn.Module):
         norms = [math.sqrt(2 * l + 1) for l in range(layout.l_max + 1) for _ in range(2 * l + 1)]
         self.register_buffer("harmonic_norm", torch.tensor(norms, dtype=torch.float64), persistent=False)
 
-    def forward(self, graph: Graph) -> tuple[Tensor, Tensor]:
-        """Features of atoms (n_atoms, row, channels) and of messages' edges (n_edges, row, edge_channels)."""
+    def forward(self, graph: Graph, known: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Features of atoms and of the edges of messages.
+
+        Args:
+            graph: the molecules.
+            known: (n_atoms, row, channels) what is known of the atoms beside their elements.
+
+        Returns:
+            (n_atoms, row, channels), and (n_edges, row, edge_channels) in bond frames, where
+            they do not vanish at the cutoff: who uses them must see to that.
+        """
         elements = self.element_index[graph.atomic_numbers]
         edges = self._edges(graph.messages, elements)
         embedded = self.embedding(elements).unsqueeze(1)
         nodes = torch.cat([embedded, embedded.new_zeros(graph.n_atoms, self.layout.n_rows - 1, embedded.shape[2])], 1)
+        if known is not None:
+            nodes = nodes + known
         edge_features: Tensor | None = None
         for layer in self.layers:
             nodes, edge_features = layer(nodes, edge_features, edges)

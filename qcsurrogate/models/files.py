@@ -55,7 +55,7 @@ class ModelMetadata(BaseModel):
     Attributes:
         kind: ``hamiltonian`` or ``density``.
         description: from which ``build_model(kind, description)`` makes the network.
-        method: level of theory of the labels; its ``baseline`` is what the network corrects.
+        method: level of theory of the labels.
         atoms: free atoms by symbol, as ``free_atoms_to_dict`` gives them.
         spec: the data spec of the store that the model was trained on.
         dataset_hash: identity of that store's records.

@@ -28,8 +28,7 @@ class Float64Buffers(nn.Module):
 class Standardisation(Float64Buffers):
     """label = mean + scale * prediction, row by row.
 
-    A scale of zero (a kind of block that the training set did not hold) makes the
-    prediction vanish: the baseline stays as it is.
+    A scale of zero (what the training set did not hold) makes the prediction vanish.
 
     Attributes:
         mean, scale: (n_rows,).

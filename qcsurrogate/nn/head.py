@@ -1,4 +1,4 @@
-"""From features of an atom to a list of irreps."""
+"""From features of an atom to a list of irreps, and back."""
 
 from __future__ import annotations
 
@@ -54,3 +54,38 @@ class DegreeHead(nn.Module):
                 value = features[:, part] @ weight
                 values.append((value + self.bias if part.start == 0 else value).flatten(1))
         return torch.cat(values, dim=1)[:, self.order]
+
+
+class DegreeEmbedding(nn.Module):
+    """Linear map from a list of irreps to features: the way into a network.
+
+    Args:
+        layout: rows of the features.
+        channels: channels of the features.
+        inputs: (l, natural) of every irrep given; those that the layout lacks are not looked at.
+    """
+
+    def __init__(self, layout: FeatureLayout, channels: int, inputs: Sequence[tuple[int, bool]]) -> None:
+        super().__init__()
+        self.sizes = [2 * l + 1 for l, _ in layout.degrees]
+        self.channels = channels
+        starts = [0]
+        for l, _ in inputs:
+            starts.append(starts[-1] + 2 * l + 1)
+        self.places: list[list[int]] = []
+        weights = []
+        for degree in layout.degrees:
+            given = [starts[k] for k, found in enumerate(inputs) if found == degree]
+            self.places.append([start + m for m in range(2 * degree[0] + 1) for start in given])
+            weights.append(nn.Parameter(torch.randn(len(given), channels) / math.sqrt(max(1, len(given)))))
+        self.weights = nn.ParameterList(weights)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """(n, sum of 2l+1) -> (n, row, channels)."""
+        parts = []
+        for size, places, weight in zip(self.sizes, self.places, self.weights, strict=True):
+            if places:
+                parts.append(rows[:, places].unflatten(1, (size, -1)) @ weight)
+            else:
+                parts.append(rows.new_zeros(len(rows), size, self.channels))
+        return torch.cat(parts, dim=1)

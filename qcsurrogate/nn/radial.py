@@ -1,4 +1,4 @@
-"""Functions of a distance: Gaussians, a smooth cutoff, weights by kind of pair."""
+"""Functions of a distance: Gaussians, a smooth cutoff, weights by the elements of a pair."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ _OVERLAP = 1.3
 
 
 class RadialBasis(nn.Module):
-    """Gaussians in the distance, again times an embedding of the pair of elements.
+    """Gaussians in the distance, again times what the two elements make of them.
+
+    Every element has its own numbers, as first and as second of a pair; a pair of elements
+    that no training molecule holds is then still one of known elements.
 
     Args:
         n_elements: elements are given as indices below it.
@@ -22,20 +25,22 @@ class RadialBasis(nn.Module):
 
     def __init__(self, n_elements: int, n_gaussians: int, cutoff: float) -> None:
         super().__init__()
-        self.cutoff, self.n_elements = cutoff, n_elements
+        self.cutoff = cutoff
         centres = torch.linspace(_SHORTEST, cutoff, n_gaussians, dtype=torch.float64)
         self.register_buffer("centres", centres, persistent=False)
         self.width = _OVERLAP * float(centres[1] - centres[0])
-        self.pair = nn.Embedding(n_elements * n_elements, n_gaussians)
+        self.first_embedding = nn.Embedding(n_elements, n_gaussians)
+        self.second_embedding = nn.Embedding(n_elements, n_gaussians)
 
     @property
     def n_out(self) -> int:
-        return 2 * len(self.centres)
+        return 3 * len(self.centres)
 
     def forward(self, lengths: Tensor, first: Tensor, second: Tensor) -> Tensor:
         """(n,) bohr and (n,) element indices -> (n, n_out)."""
         gaussians = torch.exp(-(((lengths.unsqueeze(1) - self.centres.to(lengths)) / self.width) ** 2))
-        return torch.cat([gaussians, gaussians * self.pair(first * self.n_elements + second)], dim=1)
+        one, other = self.first_embedding(first), self.second_embedding(second)
+        return torch.cat([gaussians, gaussians * (one + other), gaussians * one * other], dim=1)
 
 
 def smooth_cutoff(lengths: Tensor, cutoff: float) -> Tensor:

@@ -2,7 +2,7 @@
 
 For each element and method the spherical, fractionally occupied Kohn-Sham atom is
 solved once and its density fitted by s Gaussians.  The superposition of these densities
-is subtracted from a molecule's density before anything is learnt, and makes H0.
+is subtracted from a molecule's density before anything is learnt.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import numpy as np
 from ase.data import atomic_numbers as number_of_symbol
 from ase.data import chemical_symbols
 from numpy.typing import ArrayLike, NDArray
+from pyscf import gto
+from pyscf.gto import Mole
 
 from qcsurrogate.errors import BasisError
 from qcsurrogate.reference.functional import require_functional
@@ -23,7 +25,6 @@ from qcsurrogate.structures import Structure
 
 _RATIO = 1.5
 _RADII = np.concatenate([[0.0], np.geomspace(1e-4, 20.0, 600)])
-_CHUNK_POINTS = 20_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +91,6 @@ def free_atom(atomic_number: int, method: Method) -> FreeAtom:
         SpecError: if PySCF does not compute the functional.
         BasisError: if the basis lacks the element or its core.
     """
-    from pyscf import gto
     from pyscf.dft import numint
     from pyscf.scf import atom_ks
 
@@ -156,38 +156,37 @@ def free_atoms_from_dict(data: Mapping[str, Any]) -> dict[int, FreeAtom]:
     return atoms
 
 
-def free_atom_density_and_gradient(
-    structure: Structure, atoms: FreeAtoms, points: ArrayLike, *, gradient: bool = True
-) -> NDArray[np.float64]:
-    """Superposed free-atom density and its gradient in PySCF's layout.
-
-    Args:
-        structure: the molecule.
-        atoms: free atoms of all its elements.
-        points: (n, 3) in bohr.
-        gradient: whether the gradient is wanted.
-
-    Returns:
-        (4, n) rows rho, d rho/dx, d/dy, d/dz in electrons / bohr^3 (/ bohr), or (1, n).
-    """
-    points = np.asarray(points, dtype=np.float64)
-    values = np.zeros((4 if gradient else 1, len(points)))
-    for start in range(0, len(points), _CHUNK_POINTS):
-        part = slice(start, start + _CHUNK_POINTS)
-        for z, position in zip(structure.atomic_numbers, structure.positions, strict=True):
-            atom = _atom(atoms, int(z))
-            displacement = points[part] - position
-            gaussians = np.exp(-np.outer(np.einsum("nx,nx->n", displacement, displacement), atom.exponents))
-            values[0, part] += gaussians @ atom.coefficients
-            if gradient:
-                slope = gaussians @ (-2.0 * atom.exponents * atom.coefficients)
-                values[1:, part] += slope * displacement.T
-    return values
-
-
 def _atom(atoms: FreeAtoms, z: int) -> FreeAtom:
     try:
         return atoms[z]
     except KeyError:
         known = ", ".join(chemical_symbols[k] for k in sorted(atoms))
         raise BasisError(f"no free-atom density for {chemical_symbols[z]}; there are {known}") from None
+
+
+def free_atom_mol(structure: Structure, atoms: FreeAtoms) -> tuple[Mole, NDArray[np.float64]]:
+    """The free-atom densities as a PySCF auxiliary molecule of s functions.
+
+    Returns:
+        The molecule (one s function per Gaussian) and the (n,) coefficients of its
+        normalised functions, such that their sum is the density.
+
+    Raises:
+        BasisError: for an element without a free atom.
+    """
+    mol = gto.Mole()
+    mol.atom = list(zip(structure.symbols, structure.positions.tolist(), strict=True))
+    mol.unit = "Bohr"
+    present = sorted({int(z) for z in structure.atomic_numbers})
+    symbols = dict(zip(structure.atomic_numbers.tolist(), structure.symbols, strict=True))
+    mol.basis = {symbols[z]: [[0, [float(a), 1.0]] for a in _atom(atoms, z).exponents] for z in present}
+    mol.charge, mol.spin, mol.verbose = structure.charge, structure.spin, 0
+    mol.build(dump_input=False, parse_arg=False)
+    # PySCF's normalised s function is (2a/pi)^(3/4) exp(-a r^2), in the order it stored the exponents.
+    coefficients = []
+    for shell in range(mol.nbas):
+        atom = atoms[int(structure.atomic_numbers[mol.bas_atom(shell)])]
+        exponent = float(mol.bas_exp(shell)[0])
+        term = int(np.argmin(np.abs(atom.exponents - exponent)))
+        coefficients.append(atom.coefficients[term] / (2.0 * exponent / np.pi) ** 0.75)
+    return mol, np.asarray(coefficients)

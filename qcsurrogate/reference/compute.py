@@ -14,7 +14,6 @@ from pyscf import lib
 from qcsurrogate.errors import RecordError
 from qcsurrogate.reference.atoms import FreeAtoms
 from qcsurrogate.reference.backend import host
-from qcsurrogate.reference.baseline import baseline_hamiltonian
 from qcsurrogate.reference.deadline import Deadline
 from qcsurrogate.reference.density_fit import charges, fit_densities, fit_density
 from qcsurrogate.reference.kohn_sham import ConvergedSCF, solve
@@ -62,8 +61,6 @@ def compute_reference(
     with lib.with_omp_threads(threads):
         scf = solve(structure, method, deadline, threads, max_memory_mb)
         deadline.check("the SCF")
-        baseline = None if method.baseline == "none" else baseline_hamiltonian(scf.mol, method, atoms)
-        deadline.check("the baseline Hamiltonian")
         coefficients = _coefficients(structure, method, atoms, scf) if targets.density_coefficients else {}
         deadline.check("the density fit")
         forces = _forces(scf) if targets.forces else None
@@ -87,7 +84,6 @@ def compute_reference(
             stability=scf.stability,
             on_gpu=scf.on_gpu if method.backend == "gpu4pyscf" else None,
             wall_time=time.perf_counter() - start,
-            baseline=baseline,
             core_hamiltonian=scf.core_hamiltonian if targets.core_hamiltonian else None,
             forces=forces,
             **coefficients,

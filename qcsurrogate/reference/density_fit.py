@@ -20,8 +20,7 @@ from pyscf.gto import Mole
 
 from qcsurrogate.basis import BasisSet
 from qcsurrogate.errors import RecordError
-from qcsurrogate.reference.atoms import FreeAtoms
-from qcsurrogate.reference.baseline import free_atom_mol
+from qcsurrogate.reference.atoms import FreeAtoms, free_atom_mol
 from qcsurrogate.structures import Structure
 
 PENALTY = 1e-5

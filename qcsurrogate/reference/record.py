@@ -62,7 +62,6 @@ FIELDS: Final[tuple[Field, ...]] = (
     Field(
         "spin_density_matrix", "triangle", "float64", "1", "density matrix of alpha less that of beta", optional=True
     ),
-    Field("baseline", "triangle", "float64", "hartree", "H0, the matrix that networks correct", optional=True),
     Field("core_hamiltonian", "triangle", "float64", "hartree", "kinetic + nuclear attraction", optional=True),
     Field(
         "density_coefficients",
@@ -153,7 +152,6 @@ class ReferenceRecord:
     cycles: int
     ladder_step: int
     wall_time: float
-    baseline: NDArray[np.float64] | None = None
     core_hamiltonian: NDArray[np.float64] | None = None
     density_coefficients: NDArray[np.float64] | None = None
     density_coefficients_unprojected: NDArray[np.float64] | None = None

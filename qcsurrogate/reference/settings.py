@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from qcsurrogate.basis import BasisSet, auxiliary_basis, even_tempered_basis, orbital_basis
 from qcsurrogate.errors import StructureError
 from qcsurrogate.structures import Structure
 
-BaselineKind = Literal["free_atoms", "minao", "none"]
 SpinTreatment = Literal["restricted", "unrestricted"]
 Backend = Literal["pyscf", "gpu4pyscf"]
 Search = Literal["auto", "first", "lowest"]
@@ -27,8 +26,6 @@ _IN_EVERY_KEY = frozenset(
         "conv_tol",
         "conv_tol_grad",
         "max_cycle",
-        "baseline",
-        "baseline_grid_level",
         "charge",
         "spin",
     }
@@ -75,10 +72,6 @@ class Method(BaseModel):
     conv_tol: Annotated[float, Field(gt=0, le=1e-5, description="SCF energy threshold, Hartree.")] = 1e-10
     conv_tol_grad: Annotated[float, Field(gt=0, le=1e-3, description="SCF orbital-gradient threshold, Hartree.")] = 1e-6
     max_cycle: Annotated[int, Field(ge=1, description="Cycles allowed to each step of the ladder.")] = 60
-    baseline: Annotated[
-        BaselineKind, Field(description="H0 stored beside H: from free atoms, from the minao guess, or none.")
-    ] = "free_atoms"
-    baseline_grid_level: Annotated[int, Field(ge=0, le=9, description="PySCF grid level of H0.")] = 2
     charge: int = 0
     spin: Annotated[int, Field(ge=0, description="Unpaired electrons.")] = 0
     spin_treatment: Annotated[
@@ -118,6 +111,16 @@ class Method(BaseModel):
     allow_cpu_fallback: Annotated[
         bool, Field(description="Whether gpu4pyscf may be replaced by pyscf, with a warning, where it cannot run.")
     ] = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_baseline(cls, data: Any) -> Any:
+        if isinstance(data, dict) and (found := sorted({"baseline", "baseline_grid_level"} & set(data))):
+            raise ValueError(
+                f"{' and '.join(found)}: H0 belongs to the models, which fit it when they are trained, and not to the "
+                "references; leave the setting out (stores that were generated with it cannot be read any more)"
+            )
+        return data
 
     @property
     def unrestricted(self) -> bool:

@@ -52,7 +52,6 @@ def stored_fields(spec: DataSpec) -> tuple[Field, ...]:
     method, targets = spec.method, spec.targets
     fitted = targets.density_coefficients
     wanted = dict.fromkeys(OPEN_SHELL_FIELDS, method.unrestricted) | {
-        "baseline": method.baseline != "none",
         "core_hamiltonian": targets.core_hamiltonian,
         "density_coefficients": fitted,
         "density_coefficients_unprojected": fitted,

@@ -18,7 +18,6 @@ from qcsurrogate.files.atomic import make_folder, write_atomically
 from qcsurrogate.files.nested import differences
 from qcsurrogate.models.base import SurrogateModel
 from qcsurrogate.models.files import ModelMetadata, read_model
-from qcsurrogate.models.statistics import Standardisation
 from qcsurrogate.reference.settings import Method
 from qcsurrogate.registry import Quantity
 from qcsurrogate.training.config import Origin
@@ -87,7 +86,7 @@ class Beginning:
         """Refuse a store that the network cannot learn from.
 
         Raises:
-            TrainingError: for elements, a basis or a baseline other than the model's.
+            TrainingError: for elements or a basis other than the model's.
         """
         if new := sorted(elements - set(self.model.elements)):
             raise TrainingError(
@@ -95,11 +94,6 @@ class Beginning:
                 f"{_symbols(self.model.elements)}); expected no new element: train without --from"
             )
         self._require_basis(method.orbital_basis(elements), self.model.orbital_basis, str(store))
-        if method.baseline != self.metadata.method.baseline:
-            raise TrainingError(
-                f"the model '{self.path}' corrects the baseline '{self.metadata.method.baseline}', the store '{store}' "
-                f"has '{method.baseline}' (method.baseline); expected the same"
-            )
 
     def _require_basis(self, found: BasisSet, own: BasisSet, store: str) -> None:
         if not same_functions(found, own):
@@ -110,7 +104,7 @@ class Beginning:
             )
 
     def adopt(self, fresh: SurrogateModel, store: Path) -> list[str]:
-        """Make the model ready for a store: its own statistics are kept, those that it lacks are taken.
+        """Make the model ready for a store; its statistics stay.
 
         Returns:
             What is to be told about it.
@@ -126,19 +120,7 @@ class Beginning:
                 f"the labels of the store '{store}' are not those of the model '{self.path}' ({changes[0]}); expected "
                 "the same: train without --from"
             )
-        statistics = {name: m for name, m in fresh.named_modules() if isinstance(m, Standardisation)}
-        taken = []
-        for name, module in self.model.named_modules():
-            if isinstance(module, Standardisation) and name in statistics:
-                unknown, known = not module.scale.any(), statistics[name].scale.any()
-                if unknown and known:
-                    module.load_state_dict(statistics[name].state_dict())
-                    taken.append(name.rpartition(".")[2])
-        told = [f"begins with '{self.path}', trained on '{self.metadata.spec.get('name')}'"]
-        if taken:
-            kinds = ", ".join("-".join(_symbols([int(z)]) for z in name.split("_")) for name in taken)
-            told.append(f"the model has never seen {kinds}: mean and spread of their labels are those of this store")
-        return told
+        return [f"begins with '{self.path}', trained on '{self.metadata.spec.get('name')}'"]
 
     def level_changes(self, method: Method) -> list[str]:
         """Lines for what makes the store another level of theory than the model's."""

@@ -72,9 +72,7 @@ def chaos_spec(count: int) -> DataSpec:
     return DataSpec(
         name="chaos",
         structures=DisplacementSource(kind="displacement", equilibrium=water, sigma_angstrom=0.05, count=count, seed=5),
-        method=Method(
-            basis="sto-3g", grid_level=0, baseline_grid_level=0, auxiliary_basis=EvenTempered(even_tempered_beta=2.5)
-        ),
+        method=Method(basis="sto-3g", grid_level=0, auxiliary_basis=EvenTempered(even_tempered_beta=2.5)),
         split=RandomSplit(kind="random", train=0.8, validation=0.1, test=0.1),
         shard_size=20,
     )

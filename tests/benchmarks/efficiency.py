@@ -94,7 +94,7 @@ def sizes(folder: Path) -> dict[str, float]:
     store = Store.open(folder / "store")
     raw = everything = 0
     for record in store.read_many(store.keys()):
-        matrices = [record.overlap, record.hamiltonian, record.density_matrix, record.baseline]
+        matrices = [record.overlap, record.hamiltonian, record.density_matrix]
         raw += sum(m.nbytes for m in matrices if m is not None)
         everything += sum(
             c.nbytes for c in (record.density_coefficients, record.density_coefficients_unprojected) if c is not None

@@ -16,10 +16,12 @@ from qcsurrogate.models.files import ModelMetadata
 from qcsurrogate.quantities.density.surrogate import DensitySurrogate
 from qcsurrogate.quantities.hamiltonian.surrogate import HamiltonianSurrogate
 from qcsurrogate.reference.atoms import free_atoms_to_dict
+from qcsurrogate.reference.orthogonal import StartingPoint
 from qcsurrogate.reference.record import ReferenceRecord
 from qcsurrogate.reference.settings import Method
 from qcsurrogate.store.store import Store
 from qcsurrogate.structures import Structure
+from tests.models.test_equivariance import flat_potentials
 
 HOSTILE_NAME = '<script>alert("&x")</script><img src=x> $\\frac{1$'
 """What a file may call a molecule: markup, and broken mathematics for matplotlib."""
@@ -35,15 +37,19 @@ def nothing(record: ReferenceRecord) -> Array:
 
 @dataclass
 class KnownHamiltonianModel:
-    """Gives the stored H - H0, plus a known error."""
+    """Gives the correction to H0 of the stored matrix, plus a known error."""
 
     records: dict[str, ReferenceRecord]
     orbital_basis: BasisSet
     change: Change = nothing
 
-    def delta_matrices(self, structures: Sequence[Structure]) -> list[Array]:
+    def starting_points(self, structures: Sequence[Structure]) -> list[StartingPoint]:
+        potentials = flat_potentials(self.orbital_basis.elements)
+        return [StartingPoint.of(structure, self.orbital_basis, potentials) for structure in structures]
+
+    def corrections(self, structures: Sequence[Structure], starts: Sequence[StartingPoint]) -> list[Array]:
         records = [self.records[s.key] for s in structures]
-        return [r.hamiltonian - r.baseline + self.change(r) for r in records]
+        return [s.correction(r.hamiltonian + self.change(r)) for r, s in zip(records, starts, strict=True)]
 
 
 @dataclass

@@ -10,12 +10,12 @@ from qcsurrogate.comparison.metrics import nmae
 from qcsurrogate.density.densities import GaussianDensity, OrbitalDensity, free_atom_density
 from qcsurrogate.density.grid import IntegrationGrid
 from qcsurrogate.density.moments import charge_moments
-from qcsurrogate.reference.atoms import FreeAtom, free_atom_density_and_gradient, free_atoms
+from qcsurrogate.reference.atoms import FreeAtom, free_atoms
 from qcsurrogate.reference.density_fit import fit_density
 from qcsurrogate.reference.kohn_sham import run_kohn_sham
 from qcsurrogate.reference.settings import Method
 from qcsurrogate.structures import Structure
-from tests.molecules import WATER
+from tests.molecules import WATER, superposed
 
 METHOD = Method(basis="def2-svp", grid_level=1)
 
@@ -65,7 +65,7 @@ def test_expansion_is_auxiliary_functions_plus_free_atoms(fitted, coefficients, 
     points = grid.points[::50]
     auxiliary = METHOD.density_basis([1, 8]).build_mol(WATER)
     expected = auxiliary.eval_gto("GTOval_sph", points) @ coefficients
-    expected += free_atom_density_and_gradient(WATER, atoms, points, gradient=False)[0]
+    expected += superposed(WATER, atoms, points)
     assert fitted.on_points(points) == pytest.approx(expected, abs=1e-11)
     assert len(fitted.coefficients) == auxiliary.nao + 3
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import pytest
+import torch
 
 from qcsurrogate.basis import BasisSet, even_tempered_basis, orbital_basis
 from qcsurrogate.models.base import SurrogateModel
@@ -11,8 +14,9 @@ from qcsurrogate.models.settings import DensitySettings, EncoderSettings, Hamilt
 from qcsurrogate.quantities.density.labels import atom_functions
 from qcsurrogate.quantities.density.model import DensityModel
 from qcsurrogate.quantities.hamiltonian.model import HamiltonianModel
+from qcsurrogate.reference.potentials import AtomicPotential, exponents_for
 from qcsurrogate.structures import Structure
-from qcsurrogate.testing import assert_equivariant, perturb
+from qcsurrogate.testing import assert_continuous, assert_equivariant, perturb
 
 WATER = Structure([8, 1, 1], [[0.0, 0.0, 0.1], [0.1, 1.4, 1.1], [0.05, -1.5, 1.0]], name="water")
 FORMAMIDE = Structure(
@@ -40,12 +44,18 @@ def encoder(convolution: str, *, cutoff: float = 5.0) -> EncoderSettings:
     )
 
 
+def flat_potentials(elements: Iterable[int]) -> dict[int, AtomicPotential]:
+    """Neutral atoms whose electrons are spread evenly over all Gaussians."""
+    found = {z: exponents_for(z) for z in elements}
+    return {z: AtomicPotential(a, np.full(len(a), z / len(a))) for z, a in found.items()}
+
+
 def model_of(kind: str, convolution: str, basis_name: str = "def2-svp") -> SurrogateModel:
     basis = orbital_basis(basis_name, [1, 6, 7, 8])
     model: SurrogateModel
     if kind == "hamiltonian":
         settings = HamiltonianSettings(encoder=encoder(convolution), readout_hidden=8, atom_hidden=8)
-        model = HamiltonianModel(basis, settings)
+        model = HamiltonianModel(basis, settings, flat_potentials(basis.elements))
     else:
         auxiliary: BasisSet = even_tempered_basis(basis, 2.5)
         model = DensityModel(basis, auxiliary, DensitySettings(encoder=encoder(convolution), readout_hidden=8))
@@ -72,3 +82,18 @@ def test_the_check_itself_notices_a_broken_symmetry(kind: str) -> None:
     sign[-5:] *= -1.0  # type: ignore[index]
     with pytest.raises(AssertionError, match="rotation: deviates by"):
         assert_equivariant(model, [FORMAMIDE], tolerance=1e-9)
+
+
+@pytest.mark.parametrize("convolution", ["so2", "tensor_product"])
+@pytest.mark.parametrize("kind", ["hamiltonian", "density"])
+def test_continuous_where_atoms_come_into_reach(kind: str, convolution: str) -> None:
+    assert assert_continuous(model_of(kind, convolution), WATER, FORMAMIDE, tolerance=1e-6) > 0
+
+
+@pytest.mark.parametrize("what", ["messages", "pairs"])
+def test_the_check_itself_notices_a_jump(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = model_of("hamiltonian", "so2")
+    module = "qcsurrogate.models.encoder" if what == "messages" else "qcsurrogate.quantities.hamiltonian.model"
+    monkeypatch.setattr(f"{module}.smooth_cutoff", lambda lengths, cutoff: torch.ones_like(lengths))
+    with pytest.raises(AssertionError, match=r"hamiltonian jumps by .* where atom \d of structure 'water' and atom"):
+        assert_continuous(model, WATER, FORMAMIDE, tolerance=1e-6)

@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from qcsurrogate.basis import BasisSet
 from qcsurrogate.models.files import ModelMetadata
 from qcsurrogate.reference.atoms import FreeAtoms, free_atoms_to_dict
-from qcsurrogate.reference.baseline import baseline_hamiltonian
 from qcsurrogate.reference.density_fit import fit_density
 from qcsurrogate.reference.kohn_sham import ConvergedSCF, run_kohn_sham
+from qcsurrogate.reference.orthogonal import StartingPoint
 from qcsurrogate.reference.settings import Method
 from qcsurrogate.structures import Structure
+from tests.models.test_equivariance import flat_potentials
 
 METHOD = Method(basis="sto-3g", grid_level=1, auxiliary_basis="def2-universal-jkfit")
 ELEMENTS = (1, 8)
@@ -27,7 +28,7 @@ HYDROGEN = Structure(np.array([1, 1]), np.array([[0.0, 0.0, 0.0], [0.0, 0.0, 1.4
 
 @dataclass
 class ExactHamiltonianModel:
-    """Gives H - H0 of a converged calculation."""
+    """Gives the correction to H0 of a converged calculation."""
 
     orbital_basis: BasisSet
     atoms: FreeAtoms
@@ -37,13 +38,16 @@ class ExactHamiltonianModel:
     def __post_init__(self) -> None:
         self.batches: list[int] = []
 
-    def delta_matrices(self, structures: Sequence[Structure]) -> list[NDArray[np.float64]]:
-        self.batches.append(len(structures))
-        return [self._delta(structure) for structure in structures]
+    def starting_points(self, structures: Sequence[Structure]) -> list[StartingPoint]:
+        potentials = flat_potentials(self.elements)
+        return [StartingPoint.of(structure, self.orbital_basis, potentials) for structure in structures]
 
-    def _delta(self, structure: Structure) -> NDArray[np.float64]:
-        scf = run_kohn_sham(structure, METHOD)
-        return scf.hamiltonian - baseline_hamiltonian(scf.mol, METHOD, self.atoms)
+    def corrections(
+        self, structures: Sequence[Structure], starts: Sequence[StartingPoint]
+    ) -> list[NDArray[np.float64]]:
+        self.batches.append(len(structures))
+        pairs = zip(structures, starts, strict=True)
+        return [start.correction(run_kohn_sham(structure, METHOD).hamiltonian) for structure, start in pairs]
 
 
 @dataclass

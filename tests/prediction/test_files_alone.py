@@ -20,7 +20,7 @@ import pytest
 import qcsurrogate
 from qcsurrogate.domain import OutsideTrainingDomain
 from qcsurrogate.errors import OutputError, SpecError
-from qcsurrogate.reference.atoms import free_atom_density_and_gradient
+from tests.molecules import superposed
 from tests.prediction.exact import HYDROGEN, STRETCHED, WATER
 
 MOLECULES = [WATER, HYDROGEN, STRETCHED]
@@ -62,7 +62,7 @@ def test_pyscf_alone_rebuilds_what_was_predicted(kind, predictions, surrogate, p
             if kind == "density":
                 np.testing.assert_allclose(results[f"{i}/density"], prediction.density(POINTS), atol=1e-10, rtol=0)
                 assert results[f"{i}/electron_count"] == pytest.approx(prediction.electron_count, abs=1e-10)
-                free = free_atom_density_and_gradient(prediction.structure, surrogate.atoms, POINTS, gradient=False)[0]
+                free = superposed(prediction.structure, surrogate.atoms, POINTS)
                 np.testing.assert_allclose(results[f"{i}/free_atoms"], free, atol=1e-10, rtol=0)
             else:
                 np.testing.assert_allclose(results[f"{i}/overlap"], prediction.overlap, atol=1e-12)

@@ -18,10 +18,11 @@ from qcsurrogate.errors import StoreError
 from qcsurrogate.models.settings import DensitySettings, EncoderSettings, HamiltonianSettings
 from qcsurrogate.quantities.density.labels import DensityDataset
 from qcsurrogate.quantities.hamiltonian.labels import HamiltonianBatch, HamiltonianDataset
+from qcsurrogate.reference.orthogonal import StartingPoint
 from qcsurrogate.reference.record import ReferenceRecord
 from qcsurrogate.reference.settings import Method
 from qcsurrogate.registry import find_quantity
-from tests.models.test_equivariance import FORMAMIDE, WATER
+from tests.models.test_equivariance import FORMAMIDE, WATER, flat_potentials
 from tests.store.fakes import pretend
 
 METHOD = Method(basis="sto-3g", auxiliary_basis="def2-universal-jfit")
@@ -50,14 +51,14 @@ class FakeStore:
         return iter([self.records[key] for key in keys])
 
 
-def matrices_of(batch: HamiltonianBatch, basis: BasisSet) -> np.ndarray:
+def matrices_of(batch: HamiltonianBatch, basis: BasisSet, what: str = "labels") -> np.ndarray:
     """The matrix of the whole batch, in internal order, put together from its irreps."""
-    graph, layouts = batch.graph, BlockLayouts(basis)
+    graph, layouts, rows_of = batch.graph, BlockLayouts(basis), getattr(batch, what)
     assert graph.pairs is not None
     starts = basis.offsets(graph.atomic_numbers.tolist())
     matrix = np.zeros((starts[-1], starts[-1]))
     first = 0
-    for (kind, count), rows in zip(graph.pair_kinds, batch.pair_rows, strict=True):
+    for (kind, count), rows in zip(graph.pair_kinds, rows_of.pairs, strict=True):
         part = slice(first, first + count)
         blocks = from_bond_frame(kind, basis, layouts.pair(kind).to_blocks(rows), graph.pairs.wigner[part])
         ends = zip(graph.pairs.target[part].tolist(), graph.pairs.source[part].tolist(), strict=True)
@@ -65,43 +66,46 @@ def matrices_of(batch: HamiltonianBatch, basis: BasisSet) -> np.ndarray:
             matrix[starts[i] : starts[i + 1], starts[j] : starts[j + 1]] = block
             matrix[starts[j] : starts[j + 1], starts[i] : starts[i + 1]] = block.T
         first += count
-    for z, rows in batch.atom_rows:
+    for z, rows in rows_of.atoms:
         blocks = layouts.atom(z).to_blocks(rows)
         for i, block in zip(graph.atoms_by_element[z].tolist(), blocks.numpy(), strict=True):
             matrix[starts[i] : starts[i + 1], starts[i] : starts[i + 1]] = block
     return matrix
 
 
-@pytest.mark.parametrize("baseline", [True, False])
-def test_labels_put_together_are_the_stored_matrices(baseline: bool) -> None:
+def hamiltonians(store: Any, graphs: GraphSettings = GRAPHS, dtype: torch.dtype = torch.float64) -> HamiltonianDataset:
+    return HamiltonianDataset.from_store(store, "train", graphs, flat_potentials([1, 6, 7, 8]), dtype=dtype)
+
+
+def test_labels_and_inputs_put_together_are_the_matrices() -> None:
     store: Any = FakeStore()
-    data = HamiltonianDataset.from_store(store, "train", GRAPHS, baseline=baseline, dtype=torch.float64)
+    data = hamiltonians(store)
     assert len(data) == 2
     basis = data.orbital_basis
     for index, structure in enumerate((WATER, FORMAMIDE)):
         record = store.records[structure.key]
-        expected = record.hamiltonian - record.baseline if baseline else record.hamiltonian
+        start = StartingPoint.of(structure, basis, data.potentials)
         order = basis.internal_order(structure.atomic_numbers)
         batch = data.batch([index])
-        np.testing.assert_allclose(matrices_of(batch, basis), expected[np.ix_(order, order)], atol=1e-12)
-        assert batch.n_elements == expected.size
+        for what, expected in (("labels", start.correction(record.hamiltonian)), ("inputs", start.density)):
+            np.testing.assert_allclose(matrices_of(batch, basis, what), expected[np.ix_(order, order)], atol=1e-12)
+        assert batch.n_elements == record.hamiltonian.size
         assert batch.neglected == pytest.approx(0.0, abs=1e-9)
 
 
 def test_blocks_beyond_the_reach_of_pairs_are_counted() -> None:
     store: Any = FakeStore()
-    near = GraphSettings(l_max=3, message_cutoff=2.5, pair_cutoff=2.5)
-    data = HamiltonianDataset.from_store(store, "train", near, dtype=torch.float64)
+    data = hamiltonians(store, GraphSettings(l_max=3, message_cutoff=2.5, pair_cutoff=2.5))
     batch = data.batch([0])
-    record = store.records[WATER.key]
-    label = np.abs(record.hamiltonian - record.baseline)
+    start = StartingPoint.of(WATER, data.orbital_basis, data.potentials)
+    label = np.abs(start.correction(store.records[WATER.key].hamiltonian))
     far = 2 * label[5:6, 6:7].sum()  # the two hydrogen atoms of water, the last two functions
     assert batch.neglected == pytest.approx(far)
 
 
 def test_batches_keep_the_order_that_was_asked_for() -> None:
     store: Any = FakeStore()
-    data = HamiltonianDataset.from_store(store, "train", GRAPHS, dtype=torch.float64)
+    data = hamiltonians(store)
     batch = data.batch([1, 0])
     assert batch.graph.atom_counts == (6, 3)
     basis = data.orbital_basis
@@ -144,11 +148,11 @@ def test_functions_of_an_atom_are_orthonormal_in_the_coulomb_metric() -> None:
 
 def test_new_models_take_statistics_from_their_training_set() -> None:
     store: Any = FakeStore()
-    data = HamiltonianDataset.from_store(store, "train", GRAPHS, dtype=torch.float64)
+    data = hamiltonians(store)
     model = find_quantity("hamiltonian").new_model(HamiltonianSettings(encoder=ENCODER), data, seed=3)
     assert model.elements == (1, 6, 7, 8)
     assert model.settings.encoder.average_neighbours == pytest.approx(data.average_neighbours, abs=1e-6)
-    oxygen = model.statistics["8"]
+    oxygen = model.atom_labels["8"]
     rows = model.layouts.atom(8).to_irreps(model.layouts.atom(8).to_blocks(data.rows_of_atoms(8)))
     restored = oxygen.restore(oxygen.standardise(rows))  # type: ignore[operator]
     torch.testing.assert_close(restored, rows)
@@ -161,9 +165,7 @@ def test_new_models_take_statistics_from_their_training_set() -> None:
 
 
 def test_missing_labels_and_empty_splits_are_said() -> None:
-    with pytest.raises(StoreError, match=r"holds no baseline \(method\.baseline: none\)"):
-        HamiltonianDataset.from_store(FakeStore(baseline=None), "train", GRAPHS)  # type: ignore[arg-type]
     with pytest.raises(StoreError, match="holds no density coefficients"):
         DensityDataset.from_store(FakeStore(density_coefficients=None), "train", GraphSettings(4, 5.0))  # type: ignore[arg-type]
     with pytest.raises(StoreError, match=r"in the split 'test'; none of its structures is in that part: add"):
-        HamiltonianDataset.from_store(FakeStore(), "test", GRAPHS)  # type: ignore[arg-type]
+        HamiltonianDataset.from_store(FakeStore(), "test", GRAPHS, {})  # type: ignore[arg-type]

@@ -125,11 +125,14 @@ class ToyEnergy(Quantity):
     settings = ToySettings
     ranking = ("toy_energy_error",)
 
-    def read_labels(self, store, split, settings, *, elements, dtype, progress=False):
+    def read_labels(self, store, splits, settings, *, elements, dtype, progress=False, like=None):
         graphs = GraphSettings(2, settings.encoder.message_cutoff)
-        records = list(store.read_many(store.keys(split)))
         basis = store.spec.method.orbital_basis(elements)
-        return ToyLabels([graphs.graph(r.structure, dtype) for r in records], [r.energy for r in records], basis)
+        found = [list(store.read_many(store.keys(split))) for split in splits]
+        return [
+            ToyLabels([graphs.graph(r.structure, dtype) for r in records], [r.energy for r in records], basis)
+            for records in found
+        ]
 
     def new_model(self, settings, labels, *, seed):
         torch.manual_seed(seed)

@@ -21,7 +21,7 @@ from qcsurrogate.reference.record import FIELDS
 from qcsurrogate.reference.settings import Method, Targets
 from tests.molecules import WATER
 
-CPU = Method(basis="sto-3g", auxiliary_basis="def2-universal-jfit", grid_level=0, baseline_grid_level=0)
+CPU = Method(basis="sto-3g", auxiliary_basis="def2-universal-jfit", grid_level=0)
 GPU = CPU.model_copy(update={"backend": "gpu4pyscf"})
 
 

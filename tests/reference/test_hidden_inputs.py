@@ -26,7 +26,7 @@ from qcsurrogate.reference.settings import Method
 from qcsurrogate.structures import Structure
 from pyscf import __config__
 water = Structure.from_ase(Atoms("OHH", [[0, 0, 0.1173], [0, 0.7572, -0.4692], [0, -0.7572, -0.4692]]))
-method = Method(xc="b3lyp", basis="{basis}", grid_level={grid_level}, baseline="none")
+method = Method(xc="b3lyp", basis="{basis}", grid_level={grid_level})
 print(repr(run_kohn_sham(water, method).energy), __config__.UNIT, hasattr(__config__, "B3LYP_WITH_VWN5"))
 """
 

@@ -11,7 +11,7 @@ from pyscf.dft import numint
 
 from qcsurrogate.errors import BasisError, ConvergenceError, RecordError, SpecError, StructureError
 from qcsurrogate.reference import ladder
-from qcsurrogate.reference.atoms import free_atom_density_and_gradient, free_atoms
+from qcsurrogate.reference.atoms import free_atoms
 from qcsurrogate.reference.compute import check_record, compute_reference
 from qcsurrogate.reference.density_fit import charges, fit_density
 from qcsurrogate.reference.kohn_sham import build_molecule, run_kohn_sham
@@ -20,7 +20,7 @@ from qcsurrogate.reference.record import FIELD, ReferenceRecord
 from qcsurrogate.reference.settings import EvenTempered, Method, Targets
 from qcsurrogate.structures import Structure
 from qcsurrogate.testing import orbital_rotation, random_rotation
-from tests.molecules import WATER
+from tests.molecules import WATER, superposed
 
 PBE = Method()
 STO = Method(basis="sto-3g", auxiliary_basis="def2-universal-jfit")
@@ -83,7 +83,7 @@ def test_fit_reaches_its_floor(record: ReferenceRecord, auxiliary: str | EvenTem
     grids = dft.gen_grid.Grids(mol)
     grids.build()
     exact = numint.eval_rho(mol, numint.eval_ao(mol, grids.coords), record.density_matrix)
-    free = free_atom_density_and_gradient(WATER, atoms, grids.coords, gradient=False)[0]
+    free = superposed(WATER, atoms, grids.coords)
     error = free + aux.eval_gto("GTOval_sph", grids.coords) @ fitted.coefficients - exact
     nmae = 100 * grids.weights @ np.abs(error) / 10
     assert nmae < floor < 100 * grids.weights @ np.abs(free - exact) / 10

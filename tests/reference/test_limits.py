@@ -20,7 +20,7 @@ from qcsurrogate.structures import Structure
 from tests.benchmarks.hard_molecules import HARD_MOLECULES
 from tests.molecules import WATER
 
-CHEAP = Method(basis="sto-3g", auxiliary_basis="def2-universal-jfit", grid_level=0, baseline="none")
+CHEAP = Method(basis="sto-3g", auxiliary_basis="def2-universal-jfit", grid_level=0)
 
 
 def test_a_deadline_says_where_it_struck() -> None:

@@ -12,8 +12,7 @@ from pyscf import dft, gto, scf
 from pyscf.dft import numint
 
 from qcsurrogate.errors import BasisError, RecordError
-from qcsurrogate.reference.atoms import free_atom_density_and_gradient, free_atoms
-from qcsurrogate.reference.baseline import baseline_hamiltonian
+from qcsurrogate.reference.atoms import free_atoms
 from qcsurrogate.reference.compute import check_record, compute_reference
 from qcsurrogate.reference.density_fit import charges
 from qcsurrogate.reference.kohn_sham import build_molecule, build_scf, run_kohn_sham
@@ -21,10 +20,10 @@ from qcsurrogate.reference.record import OPEN_SHELL_FIELDS, ReferenceRecord
 from qcsurrogate.reference.settings import Method, Targets
 from qcsurrogate.structures import Structure
 from qcsurrogate.testing import orbital_rotation, random_rotation
-from tests.molecules import WATER
+from tests.molecules import WATER, superposed
 
 UKS = Method(spin_treatment="unrestricted")
-CHEAP = Method(basis="sto-3g", auxiliary_basis="def2-universal-jfit", grid_level=1, baseline_grid_level=0)
+CHEAP = Method(basis="sto-3g", auxiliary_basis="def2-universal-jfit", grid_level=1)
 CHEAP_UKS = CHEAP.model_copy(update={"spin_treatment": "unrestricted"})
 EVERYTHING = Targets(core_hamiltonian=True, forces=True)
 
@@ -97,7 +96,7 @@ def test_fitted_densities_hold_every_electron_and_every_unpaired_one(radical: Re
     grids = dft.gen_grid.Grids(mol)
     grids.build()
     orbitals, functions = numint.eval_ao(mol, grids.coords), aux.eval_gto("GTOval_sph", grids.coords)
-    free = free_atom_density_and_gradient(AMIDOGEN, free_atoms([1, 7], UKS), grids.coords, gradient=False)[0]
+    free = superposed(AMIDOGEN, free_atoms([1, 7], UKS), grids.coords)
     for matrix, coefficients, known in (
         (radical.density_matrix, radical.density_coefficients, free),
         (radical.spin_density_matrix, radical.spin_density_coefficients, 0.0),
@@ -180,17 +179,6 @@ def test_density_fitting_is_pyscfs(structure: Structure) -> None:
     assert 1e-7 < abs(difference) < 1e-3
     with pytest.raises(BasisError, match="no basis 'wiegend' for element H"):
         run_kohn_sham(structure, method.model_copy(update={"density_fit": "wiegend"}))
-
-
-def test_baseline_of_a_radical_knows_no_spin() -> None:
-    for kind in ("free_atoms", "minao"):
-        method = CHEAP_UKS.model_copy(update={"baseline": kind})
-        atoms = free_atoms([1, 7], method)
-        anion = replace(AMIDOGEN, charge=-1, spin=0)
-        of_radical, of_anion = (
-            baseline_hamiltonian(build_molecule(s, method), method, atoms) for s in (AMIDOGEN, anion)
-        )
-        np.testing.assert_array_equal(of_radical, of_anion)
 
 
 def test_restricted_open_shells_are_refused_with_a_reason() -> None:

@@ -19,7 +19,7 @@ from qcsurrogate.structures import Structure
 from tests.benchmarks.hard_molecules import HARD_MOLECULES, TOLERANCE, try_hard
 from tests.molecules import WATER
 
-CHEAP = Method(basis="sto-3g", auxiliary_basis="def2-universal-jfit", grid_level=1, baseline="none")
+CHEAP = Method(basis="sto-3g", auxiliary_basis="def2-universal-jfit", grid_level=1)
 TORN_HYDROGEN = Structure([1, 1], [[0.0, 0.0, 0.0], [0.0, 0.0, 7.0]], name="torn hydrogen")
 
 hard = {molecule.structure.name: molecule for molecule in HARD_MOLECULES}

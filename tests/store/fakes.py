@@ -33,7 +33,6 @@ CHEAP = Method(
     auxiliary_basis="def2-universal-jfit",
     grid_level=0,
     conv_tol=1e-8,
-    baseline_grid_level=0,
 )
 
 
@@ -83,7 +82,6 @@ def pretend(
         cycles=7,
         ladder_step=2,
         wall_time=0.25,
-        baseline=symmetric(),
         core_hamiltonian=symmetric(),
         density_coefficients=generator.standard_normal(n_aux),
         density_coefficients_unprojected=generator.standard_normal(n_aux),

@@ -50,7 +50,6 @@ def waters(tmp_path_factory: pytest.TempPathFactory) -> Store:
             basis="def2-svp",
             auxiliary_basis="def2-universal-jfit",
             grid_level=0,
-            baseline="minao",
             conv_tol=1e-8,
             conv_tol_grad=1e-4,
         ),

@@ -411,8 +411,8 @@ def test_the_card_says_how_a_store_has_grown(client: Client, tmp_path: Path) -> 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """With real calculations: a hydrogen more, and its numbers are those of the store made at once."""
     (tmp_path / "spec.yaml").write_text(
-        "name: h2\nstructures: {kind: file, path: a.xyz}\nmethod: {xc: lda, basis: sto-3g, grid_level: 0, "
-        "baseline_grid_level: 0}\nsplit: {kind: by_hash, identity: structure, train: 0.5, validation: 0.25, test: "
+        "name: h2\nstructures: {kind: file, path: a.xyz}\nmethod: {xc: lda, basis: sto-3g, "
+        "grid_level: 0}\nsplit: {kind: by_hash, identity: structure, train: 0.5, validation: 0.25, test: "
         "0.25}\nlicence: ''\ncitation: ''\n"
     )
     file, spec = tmp_path / "a.xyz", str(tmp_path / "spec.yaml")

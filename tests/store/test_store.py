@@ -59,8 +59,7 @@ def test_every_field_comes_back_as_it_was(client: Client, tmp_path: Path) -> Non
 
 
 def test_optional_fields_only_where_asked(client: Client, tmp_path: Path) -> None:
-    method = fakes.CHEAP.model_copy(update={"baseline": "none"})
-    spec = fakes.spec(5, method=method, targets=Targets(density_coefficients=False))
+    spec = fakes.spec(5, targets=Targets(density_coefficients=False))
     generate(spec, tmp_path / "store", client=client, quiet=True, calculator=fakes.pretend)
     store = Store.open(tmp_path / "store")
     record = store.read(store.keys()[0])
@@ -391,7 +390,7 @@ def test_plan_dimensions_that_do_not_match_the_shards_are_refused_before_reading
         ({"hamiltonian": np.eye(3)}, r"hamiltonian has shape \(3, 3\); expected \(2, 2\)"),
         ({"hamiltonian": np.array([[0.0, 1.0], [0.0, 0.0]])}, "hamiltonian differs from its transpose by 1.0e"),
         ({"energy": float("inf")}, "energy holds values that are not finite"),
-        ({"baseline": None}, "the record has no baseline"),
+        ({"density_coefficients": None}, "the record has no density_coefficients"),
         ({"density_coefficients": np.zeros(3)}, r"density_coefficients has shape \(3,\)"),
     ],
 )

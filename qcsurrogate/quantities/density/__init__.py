@@ -33,15 +33,19 @@ class Density(Quantity):
     def read_labels(
         self,
         store: Store,
-        split: SplitName,
+        splits: Sequence[SplitName],
         settings: DensitySettings,
         *,
         elements: Sequence[int],
         dtype: torch.dtype,
         progress: bool = False,
-    ) -> DensityDataset:
+        like: DensityModel | None = None,
+    ) -> list[DensityDataset]:
         graphs = DensityModel.graph_settings(store.spec.method.density_basis(elements), settings)
-        return DensityDataset.from_store(store, split, graphs, dtype=dtype, progress=progress, elements=elements)
+        return [
+            DensityDataset.from_store(store, split, graphs, dtype=dtype, progress=progress, elements=elements)
+            for split in splits
+        ]
 
     def new_model(self, settings: DensitySettings, labels: DensityDataset, *, seed: int) -> DensityModel:
         torch.manual_seed(seed)

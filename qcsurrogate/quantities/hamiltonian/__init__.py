@@ -12,17 +12,18 @@ from qcsurrogate.models.build import readable, validated, with_neighbours
 from qcsurrogate.models.files import ModelMetadata
 from qcsurrogate.models.settings import HamiltonianSettings
 from qcsurrogate.quantities.hamiltonian.judge import HamiltonianJudge
-from qcsurrogate.quantities.hamiltonian.labels import HamiltonianDataset
+from qcsurrogate.quantities.hamiltonian.labels import HamiltonianDataset, potentials_of
 from qcsurrogate.quantities.hamiltonian.model import HamiltonianModel
 from qcsurrogate.quantities.hamiltonian.prediction import HamiltonianPrediction
 from qcsurrogate.quantities.hamiltonian.surrogate import HamiltonianSurrogate
+from qcsurrogate.reference.potentials import potentials_from_dict
 from qcsurrogate.registry import Quantity
 from qcsurrogate.store.spec import SplitName
 from qcsurrogate.store.store import Store
 
 
 class Hamiltonian(Quantity):
-    """H - H0 as irreps in bond frames; orbitals and an SCF start from the whole matrix."""
+    """What corrects H0, in the orthogonalised basis; orbitals and an SCF start from the whole matrix."""
 
     name: ClassVar[str] = "hamiltonian"
     prediction: ClassVar[type[HamiltonianPrediction]] = HamiltonianPrediction
@@ -34,35 +35,35 @@ class Hamiltonian(Quantity):
     def read_labels(
         self,
         store: Store,
-        split: SplitName,
+        splits: Sequence[SplitName],
         settings: HamiltonianSettings,
         *,
         elements: Sequence[int],
         dtype: torch.dtype,
         progress: bool = False,
-    ) -> HamiltonianDataset:
-        method = store.spec.method
-        graphs = HamiltonianModel.graph_settings(method.orbital_basis(elements), settings)
-        corrects = method.baseline != "none"
-        return HamiltonianDataset.from_store(
-            store, split, graphs, baseline=corrects, dtype=dtype, progress=progress, elements=elements
-        )
+        like: HamiltonianModel | None = None,
+    ) -> list[HamiltonianDataset]:
+        graphs = HamiltonianModel.graph_settings(store.spec.method.orbital_basis(elements), settings)
+        potentials = potentials_of(store, elements) if like is None else like.potentials
+        return [
+            HamiltonianDataset.from_store(
+                store, split, graphs, potentials, dtype=dtype, progress=progress, elements=elements
+            )
+            for split in splits
+        ]
 
     def new_model(self, settings: HamiltonianSettings, labels: HamiltonianDataset, *, seed: int) -> HamiltonianModel:
         torch.manual_seed(seed)
         basis = labels.orbital_basis.restricted_to(labels.elements)
-        model = HamiltonianModel(basis, with_neighbours(settings, labels), baseline=labels.baseline)
-        kinds = [(a, b) for a in model.elements for b in model.elements if a >= b]
-        found = {kind: labels.rows_of_pairs(kind) for kind in kinds}
-        pairs = {kind: rows for kind, rows in found.items() if rows is not None}
-        model.fit_statistics(pairs, {z: labels.rows_of_atoms(z) for z in model.elements})
+        model = HamiltonianModel(basis, with_neighbours(settings, labels), labels.potentials)
+        model.fit_statistics(labels)
         return model
 
     def build_model(self, description: Mapping[str, Any]) -> HamiltonianModel:
         with readable(self.name):
             settings = validated(HamiltonianSettings, description["settings"])
             basis = BasisSet.from_dict(description["orbital_basis"])
-            return HamiltonianModel(basis, settings, baseline=bool(description["baseline"]))
+            return HamiltonianModel(basis, settings, potentials_from_dict(description["potentials"]))
 
     def surrogate(self, model: HamiltonianModel, metadata: ModelMetadata) -> HamiltonianSurrogate:
         return HamiltonianSurrogate(model, metadata)

@@ -103,8 +103,7 @@ class HamiltonianJudge(Judge):
         orbitals = self.orbitals(prediction, reference)
         levels = self._levels(orbitals, reference)
         values = matrix_values(hamiltonian, record.hamiltonian, reference.n_electrons) | orbital_values(levels)
-        if record.baseline is not None:
-            values["baseline_mae"] = float(np.abs(record.baseline - record.hamiltonian).mean())
+        values["baseline_mae"] = float(np.abs(prediction.baseline - record.hamiltonian).mean())
         spaces = (reference.orbitals.coefficients, orbitals.coefficients, record.overlap, reference.n_occupied)
         values["occupied_subspace_defect"] = occupied_subspace_defect(*spaces)
         values["orbital_cosine_defect"] = float(orbital_cosine_defects(*spaces).mean())

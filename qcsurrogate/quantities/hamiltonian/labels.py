@@ -1,4 +1,4 @@
-"""Labels of Hamiltonian models: H - H0 as irreps in bond frames."""
+"""What a Hamiltonian model learns from: corrections to H0 in the orthogonalised basis, and what it is told."""
 
 from __future__ import annotations
 
@@ -10,64 +10,118 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from qcsurrogate.basis import BasisSet
 from qcsurrogate.data.blocks import BlockLayouts, cut_blocks, to_bond_frame
-from qcsurrogate.data.datasets import InMemoryDataset, Sample, atom_rows_of, read_split
+from qcsurrogate.data.datasets import InMemoryDataset, Sample, read_split
 from qcsurrogate.data.graphs import Graph, GraphSettings, PairKind, collate
-from qcsurrogate.errors import StoreError
+from qcsurrogate.reference.orthogonal import StartingPoint
+from qcsurrogate.reference.potentials import AtomicPotential, AtomicPotentials, fit_potentials
 from qcsurrogate.store.spec import SplitName
 from qcsurrogate.store.store import Store
-from qcsurrogate.structures import Structure
+
+MOLECULES_TO_FIT = 48
+"""Training molecules from which the charges of H0 are found; more change nothing."""
+
+
+@dataclass(frozen=True)
+class BlockRows:
+    """The blocks of symmetric matrices as irreps, molecule after molecule.
+
+    Attributes:
+        pairs: for each of a graph's ``pair_kinds`` (n_pairs, n_rows), in bond frames.
+        atoms: for each element, ascending, (n_atoms, n_rows).
+    """
+
+    pairs: tuple[Tensor, ...]
+    atoms: tuple[tuple[int, Tensor], ...]
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> BlockRows:
+        """The same on another device or in another floating-point type."""
+        return BlockRows(
+            tuple(rows.to(device=device, dtype=dtype) for rows in self.pairs),
+            tuple((z, rows.to(device=device, dtype=dtype)) for z, rows in self.atoms),
+        )
 
 
 @dataclass(frozen=True)
 class HamiltonianBatch:
-    """Graph and labels of some molecules.
+    """Graph, labels and inputs of some molecules.
 
     Attributes:
         graph: with pairs.
-        pair_rows: for each of ``graph.pair_kinds`` (n_pairs, n_rows) irreps of H - H0 in
-            bond frames, Hartree.
-        atom_rows: for each element, ascending, (n_atoms, n_rows) irreps of the blocks on
-            atoms, Hartree.
+        labels: D = X (H - H0) X, Hartree.
+        inputs: density matrix of H0 in the same basis.
         n_elements: matrix elements of all molecules.
-        neglected: sum of |H - H0| over blocks beyond the reach of pairs.
+        neglected: sum of |D| over blocks beyond the reach of pairs.
     """
 
     graph: Graph
-    pair_rows: tuple[Tensor, ...]
-    atom_rows: tuple[tuple[int, Tensor], ...]
+    labels: BlockRows
+    inputs: BlockRows
     n_elements: int
     neglected: float
 
     def to(self, device: torch.device | str) -> HamiltonianBatch:
         """The same batch on another device."""
-        return replace(
-            self,
-            graph=self.graph.to(device),
-            pair_rows=tuple(rows.to(device) for rows in self.pair_rows),
-            atom_rows=tuple((z, rows.to(device)) for z, rows in self.atom_rows),
-        )
+        return replace(self, graph=self.graph.to(device), labels=self.labels.to(device), inputs=self.inputs.to(device))
+
+
+def block_rows(matrix: NDArray[np.float64], graph: Graph, layouts: BlockLayouts) -> BlockRows:
+    """The blocks of a matrix of one molecule, (n_ao, n_ao) in PySCF's order, that its graph reaches."""
+    if graph.pairs is None:
+        raise ValueError("blocks of a matrix need a graph with pairs")
+    basis, numbers = layouts.basis, graph.atomic_numbers.tolist()
+    order = basis.internal_order(numbers)
+    internal = torch.as_tensor(matrix[np.ix_(order, order)])
+    starts = basis.offsets(numbers)
+    pairs, first = [], 0
+    for kind, count in graph.pair_kinds:
+        part = slice(first, first + count)
+        ends = zip(graph.pairs.target[part].tolist(), graph.pairs.source[part].tolist(), strict=True)
+        blocks = cut_blocks(internal, starts, ends)
+        pairs.append(layouts.pair(kind).to_irreps(to_bond_frame(kind, basis, blocks, graph.pairs.wigner[part])))
+        first += count
+    atoms = []
+    for z, own in graph.atoms_by_element.items():
+        atoms.append((z, layouts.atom(z).to_irreps(cut_blocks(internal, starts, ((i, i) for i in own.tolist())))))
+    return BlockRows(tuple(pairs), tuple(atoms))
+
+
+def join_rows(rows: Sequence[BlockRows], graphs: Sequence[Graph]) -> BlockRows:
+    """The rows of several molecules in the order of their collated graph."""
+    pairs: dict[PairKind, list[Tensor]] = {}
+    atoms: dict[int, list[Tensor]] = {}
+    for one, graph in zip(rows, graphs, strict=True):
+        for (kind, _), part in zip(graph.pair_kinds, one.pairs, strict=True):
+            pairs.setdefault(kind, []).append(part)
+        for z, part in one.atoms:
+            atoms.setdefault(z, []).append(part)
+    return BlockRows(
+        tuple(torch.cat(pairs[kind]) for kind in sorted(pairs)), tuple((z, torch.cat(atoms[z])) for z in sorted(atoms))
+    )
 
 
 @dataclass(frozen=True)
 class HamiltonianSample(Sample):
-    """Graph and labels of one molecule.
+    """Graph, labels and inputs of one molecule.
 
     Attributes:
-        pair_rows: for each pair of elements (n_pairs, n_rows) irreps.
+        pair_rows: for each pair of elements (n_pairs, n_rows) labels.
+        inputs: density matrix of H0.
         n_elements: of the matrix.
-        neglected: sum of |H - H0| over blocks beyond the reach of pairs.
+        neglected: sum of |D| over blocks beyond the reach of pairs.
     """
 
     pair_rows: Mapping[PairKind, Tensor]
+    inputs: BlockRows
     n_elements: int
     neglected: float
 
 
 class HamiltonianDataset(InMemoryDataset[HamiltonianSample]):
-    """H - H0 of the molecules of a store, as irreps in bond frames; H itself where ``baseline`` is False."""
+    """X (H - H0) X of the molecules of a store, and what H0 says of them."""
 
-    baseline: bool = True
+    potentials: Mapping[int, AtomicPotential]
 
     def rows_of_pairs(self, kind: PairKind) -> Tensor | None:
         """(n, n_rows) labels of all pairs of one kind, or None if it does not occur."""
@@ -80,8 +134,8 @@ class HamiltonianDataset(InMemoryDataset[HamiltonianSample]):
         store: Store,
         split: SplitName,
         settings: GraphSettings,
+        potentials: AtomicPotentials,
         *,
-        baseline: bool = True,
         dtype: torch.dtype = torch.float32,
         progress: bool = False,
         elements: Sequence[int] | None = None,
@@ -92,78 +146,76 @@ class HamiltonianDataset(InMemoryDataset[HamiltonianSample]):
             store: where to read.
             split: train, validation or test.
             settings: graphs of the model to be trained; needs a pair cutoff.
-            baseline: whether the label is H - H0 (else H itself).
-            dtype: of the graphs; labels stay in float64 until a model has taken their mean away.
+            potentials: of H0.
+            dtype: of graphs and inputs; labels stay in float64 until a model has taken their mean away.
             progress: whether to draw a progress bar.
             elements: atomic numbers of the bases; those of all planned structures if None.
 
         Raises:
-            StoreError: if the split is empty, or the store is unrestricted or holds no baseline.
+            StoreError: if the split is empty, or the store is unrestricted.
         """
         keys, records = read_split(store, split, progress=progress)
         basis = store.spec.method.orbital_basis(elements or sorted(store.atoms))
         layouts = BlockLayouts(basis)
         samples = []
         for record in records:
-            label = record.hamiltonian
-            if baseline:
-                if record.baseline is None:
-                    raise StoreError(
-                        f"store '{store.path}' holds no baseline (method.baseline: none); train with baseline: none, "
-                        "or generate with method.baseline: free_atoms"
-                    )
-                label = label - record.baseline
-            samples.append(hamiltonian_sample(record.structure, label, layouts, settings, dtype))
+            start = StartingPoint.of(record.structure, basis, potentials)
+            label = start.correction(record.hamiltonian)
+            graph = settings.graph(record.structure)
+            rows, inputs = (block_rows(matrix, graph, layouts) for matrix in (label, start.density))
+            samples.append(
+                HamiltonianSample(
+                    graph.to(dtype=dtype),
+                    dict(rows.atoms),
+                    {kind: part for (kind, _), part in zip(graph.pair_kinds, rows.pairs, strict=True)},
+                    inputs.to(dtype=dtype),
+                    label.size,
+                    max(0.0, float(np.abs(label).sum()) - _covered(label, graph, basis)),
+                )
+            )
         dataset = cls(samples, keys, basis, settings)
-        dataset.baseline = baseline
+        dataset.potentials = potentials
         return dataset
 
     def batch(self, indices: Sequence[int]) -> HamiltonianBatch:
         """The molecules with these indices, in this order."""
         chosen = [self.samples[i] for i in indices]
-        graph = collate([s.graph for s in chosen])
-        pair_rows = tuple(
-            torch.cat([s.pair_rows[kind] for s in chosen if kind in s.pair_rows]) for kind, _ in graph.pair_kinds
-        )
+        graphs = [s.graph for s in chosen]
+        labels = [
+            BlockRows(tuple(s.pair_rows[kind] for kind, _ in s.graph.pair_kinds), tuple(sorted(s.atom_rows.items())))
+            for s in chosen
+        ]
         return HamiltonianBatch(
-            graph,
-            pair_rows,
-            atom_rows_of(chosen),
+            collate(graphs),
+            join_rows(labels, graphs),
+            join_rows([s.inputs for s in chosen], graphs),
             sum(s.n_elements for s in chosen),
             sum(s.neglected for s in chosen),
         )
 
 
-def hamiltonian_sample(
-    structure: Structure,
-    label: NDArray[np.float64],
-    layouts: BlockLayouts,
-    settings: GraphSettings,
-    dtype: torch.dtype,
-) -> HamiltonianSample:
-    """The label, an (n_ao, n_ao) matrix in PySCF's order, as irreps."""
-    basis, numbers = layouts.basis, structure.atomic_numbers
-    graph = settings.graph(structure)
-    order = basis.internal_order(numbers)
-    matrix = torch.as_tensor(label[np.ix_(order, order)])
-    starts = basis.offsets(numbers)
-    pair_rows: dict[PairKind, Tensor] = {}
-    covered = 0.0
-    first = 0
+def potentials_of(store: Store, elements: Sequence[int]) -> dict[int, AtomicPotential]:
+    """The potentials of H0, fitted to molecules that are spread over the training split of a store."""
+    keys, _ = read_split(store, "train", progress=False)
+    basis = store.spec.method.orbital_basis(elements)
+    chosen = [keys[i] for i in np.unique(np.linspace(0, len(keys) - 1, MOLECULES_TO_FIT).round().astype(int))]
+    known: set[int] = set()
+    for key in chosen:
+        known.update(store.structure(key).atomic_numbers.tolist())
+    for key in keys:  # a rare element is fitted too
+        if not known.issuperset(own := store.structure(key).atomic_numbers.tolist()):
+            chosen.append(key)
+            known.update(own)
+    return fit_potentials(((r.structure, r.hamiltonian) for r in store.read_many(chosen)), basis)
+
+
+def _covered(matrix: NDArray[np.float64], graph: Graph, basis: BasisSet) -> float:
+    """Sum of |M| over the blocks that a graph reaches."""
     if graph.pairs is None:
-        raise ValueError("Hamiltonian data needs graph settings with a pair cutoff")
-    for kind, count in graph.pair_kinds:
-        part = slice(first, first + count)
-        ends = zip(graph.pairs.target[part].tolist(), graph.pairs.source[part].tolist(), strict=True)
-        blocks = cut_blocks(matrix, starts, ends)
-        rotated = to_bond_frame(kind, basis, blocks, graph.pairs.wigner[part])
-        pair_rows[kind] = layouts.pair(kind).to_irreps(rotated)
-        covered += float(blocks.abs().sum()) * (1.0 if kind[0] == kind[1] else 2.0)
-        first += count
-    atom_rows: dict[int, Tensor] = {}
-    for z, atoms in graph.atoms_by_element.items():
-        blocks = cut_blocks(matrix, starts, ((i, i) for i in atoms.tolist()))
-        atom_rows[z] = layouts.atom(z).to_irreps(blocks)
-        covered += float(blocks.abs().sum())
-    neglected = max(0.0, float(matrix.abs().sum()) - covered)
-    return HamiltonianSample(graph.to(dtype=dtype), atom_rows, pair_rows, matrix.numel(), neglected)
+        return 0.0
+    n = graph.n_atoms
+    reached = np.eye(n, dtype=bool)
+    reached[graph.pairs.target.numpy(), graph.pairs.source.numpy()] = True
+    reached |= reached.T
+    owner = np.repeat(np.arange(n), np.diff(basis.offsets(graph.atomic_numbers.tolist())))
+    return float(np.abs(matrix)[reached[np.ix_(owner, owner)]].sum())

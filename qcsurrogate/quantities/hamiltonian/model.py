@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, cast
 
 import numpy as np
@@ -14,22 +14,29 @@ from torch import Tensor, nn
 
 from qcsurrogate.basis import BasisSet
 from qcsurrogate.conventions import inverse_order
-from qcsurrogate.data.blocks import BlockLayout, BlockLayouts, from_bond_frame
+from qcsurrogate.data.blocks import BlockLayouts, from_bond_frame
 from qcsurrogate.data.graphs import EdgeSet, Graph, GraphSettings, PairKind, collate
 from qcsurrogate.models.base import SurrogateModel
 from qcsurrogate.models.encoder import Encoder
 from qcsurrogate.models.settings import HamiltonianSettings
-from qcsurrogate.models.statistics import Standardisation
+from qcsurrogate.models.statistics import SMALLEST_SCALE, Standardisation
 from qcsurrogate.nn.convolution import scale_hidden
-from qcsurrogate.nn.head import DegreeHead
-from qcsurrogate.nn.layout import FeatureLayout, Row, bond_order
+from qcsurrogate.nn.head import DegreeEmbedding, DegreeHead
+from qcsurrogate.nn.layout import FeatureLayout
 from qcsurrogate.nn.node import GatedBlock
 from qcsurrogate.nn.norm import EquivariantRMSNorm
-from qcsurrogate.nn.radial import RadialBasis, RadialWeights
+from qcsurrogate.nn.radial import RadialBasis, RadialWeights, smooth_cutoff
 from qcsurrogate.nn.rotation import BondRotation
 from qcsurrogate.nn.scatter import gather
-from qcsurrogate.nn.so2 import FromHidden, HiddenGate, ToHidden
+from qcsurrogate.nn.so2 import HiddenGate, ToHidden
+from qcsurrogate.quantities.hamiltonian.labels import BlockRows, HamiltonianDataset, block_rows, join_rows
+from qcsurrogate.quantities.hamiltonian.pairs import PairHead, PairStatistics, SharedBlock
+from qcsurrogate.reference.orthogonal import StartingPoint
+from qcsurrogate.reference.potentials import AtomicPotentials, potentials_to_dict
 from qcsurrogate.structures import Structure
+
+SMALLEST_INPUT = 0.02
+"""Electrons; elements of a density matrix that vary by less are not blown up to vary by one."""
 
 
 def feature_layout(basis: BasisSet) -> FeatureLayout:
@@ -47,123 +54,112 @@ def pair_cutoff(basis: BasisSet, threshold: float) -> float:
     return max(math.sqrt(-math.log(threshold) * (a + b) / (a * b)) for a in diffuse for b in diffuse)
 
 
-class PairOrder(nn.Module):
-    """Rows of a pair block: order of :class:`BlockLayout` <-> order by |m| of the SO(2) readout."""
-
-    index: Tensor
-    sign: Tensor
-    inverse: Tensor
-
-    def __init__(self, layout: BlockLayout) -> None:
-        super().__init__()
-        channels = [layout.channels[c] for c in layout.row_channel.tolist()]
-        rows = [Row(c.l, m, c.natural) for c, m in zip(channels, layout.row_m.tolist(), strict=True)]
-        self.order = bond_order(rows)
-        self.register_buffer("index", self.order.index, persistent=False)
-        self.register_buffer("sign", self.order.sign.double(), persistent=False)
-        self.register_buffer("inverse", torch.argsort(self.order.index), persistent=False)
-        l_top = 1 + max(c.l for c in layout.channels)
-        self.group = layout.row_channel[self.order.index] * l_top + layout.row_m[self.order.index].abs()
-        self.invariant = torch.tensor([rows[k].m == 0 and rows[k].natural for k in self.order.index.tolist()])
-
-    def sorted(self, rows: Tensor) -> Tensor:
-        """(n, n_rows) in the layout's order -> by |m|."""
-        return rows[:, self.index] * self.sign.to(rows)
-
-    def unsorted(self, rows: Tensor) -> Tensor:
-        """The inverse of :meth:`sorted`."""
-        return (rows * self.sign.to(rows))[:, self.inverse]
-
-
 class PairReadout(nn.Module):
-    """Irreps of pair blocks from both atoms and the edge between them."""
+    """Rows of the shared block of every pair, from both atoms, the edge between them and what is known of it."""
 
     def __init__(
-        self,
-        layout: FeatureLayout,
-        settings: HamiltonianSettings,
-        n_elements: int,
-        orders: Mapping[PairKind, PairOrder],
-        reach: float,
+        self, layout: FeatureLayout, settings: HamiltonianSettings, n_elements: int, block: SharedBlock, reach: float
     ) -> None:
         super().__init__()
         encoder, hidden = settings.encoder, settings.readout_hidden
         odd = encoder.hidden_odd
-        self.edge_channels = encoder.edge_channels
+        self.message_cutoff, self.reach = encoder.message_cutoff, reach
         self.edge_norm = EquivariantRMSNorm(layout, encoder.edge_channels, bond_frame=True)
         self.node_norm = EquivariantRMSNorm(layout, encoder.channels)
         self.rotation = BondRotation(layout)
         self.radial = RadialBasis(n_elements, encoder.gaussians, reach)
-        self.weights = RadialWeights(self.radial.n_out, (layout.l_max + 1) * hidden + odd)
-        order = layout.bond_order
-        self.into = ToHidden(order, encoder.edge_channels + 2 * encoder.channels, hidden, odd)
+        n_weights = (layout.l_max + 1) * hidden + odd
+        self.weights = RadialWeights(self.radial.n_out, n_weights)
+        self.into = ToHidden(layout.bond_order, encoder.edge_channels + 2 * encoder.channels, hidden, odd)
+        self.known = ToHidden(block.order, 1, hidden, odd)
         self.gate = HiddenGate(hidden, odd, layout.l_max)
-        self.out = nn.ModuleDict({_name(kind): FromHidden(o.order, 1, hidden, odd) for kind, o in orders.items()})
+        self.out = PairHead(block, n_elements, hidden, odd)
 
-    def forward(self, nodes: Tensor, edge_features: Tensor, graph: Graph, elements: Tensor) -> list[Tensor]:
-        """For each kind of pair in the graph (n_pairs, n_rows), rows sorted by |m|."""
+    def forward(
+        self, nodes: Tensor, edge_features: Tensor, known: Tensor, graph: Graph, elements: Tensor
+    ) -> list[Tensor]:
+        """For each kind of pair in the graph (n_pairs, n_rows), sorted by |m|, standardised; nothing at their reach.
+
+        Args:
+            nodes: (n_atoms, row, channels).
+            edge_features: (n_edges, row, edge_channels) of messages, in bond frames.
+            known: (n_pairs, n_rows) standardised inputs.
+            graph: with pairs.
+            elements: (n_atoms,) index of each.
+        """
         pairs = _pairs(graph)
         normed = self.node_norm(nodes)
         ends = torch.cat([gather(normed, pairs.target), gather(normed, pairs.source)], dim=2)
         rows = torch.bmm(self.rotation(pairs.wigner), ends)
         rows = torch.cat([self._edge_rows(edge_features, graph), rows], dim=2)
-        radial = self.radial(pairs.lengths, elements[pairs.target], elements[pairs.source])
+        first, second = elements[pairs.target], elements[pairs.source]
         hidden, odd = self.into(rows)
-        hidden, odd = self.gate(*scale_hidden(hidden, odd, self.weights(radial)))
-        counts = [count for _, count in graph.pair_kinds]
-        parts = zip(graph.pair_kinds, hidden.split(counts), odd.split(counts), strict=True)
-        return [self.out[_name(kind)](h, o).squeeze(2) for (kind, _), h, o in parts]
+        more, more_odd = self.known(known.unsqueeze(2))
+        padding = hidden.shape[1] - more.shape[1]
+        hidden = hidden + nn.functional.pad(more, (0, 0, 0, padding))
+        odd = odd + more_odd
+        hidden, odd = scale_hidden(hidden, odd, self.weights(self.radial(pairs.lengths, first, second)))
+        hidden, odd = self.gate(hidden, odd)
+        decay = smooth_cutoff(pairs.lengths, self.reach).unsqueeze(1)
+        counts, start, rows_of = [count for _, count in graph.pair_kinds], 0, []
+        for (kind, count), h, o in zip(graph.pair_kinds, hidden.split(counts), odd.split(counts), strict=True):
+            of = (int(first[start]), int(second[start]))
+            rows_of.append(self.out(kind, *of, h, o) * decay[start : start + count])
+            start += count
+        return rows_of
 
     def _edge_rows(self, edge_features: Tensor, graph: Graph) -> Tensor:
-        """Edge features of the pairs; zero beyond the reach of messages."""
+        """Edge features of the pairs; they vanish at the reach of messages."""
         if graph.pair_message is None:
             raise ValueError("a Hamiltonian model needs a graph with pairs")
         normed = self.edge_norm(edge_features)
         if len(normed) == 0:
             return normed.new_zeros(len(graph.pair_message), *normed.shape[1:])
-        known = graph.pair_message >= 0
+        known = (graph.pair_message >= 0) * smooth_cutoff(_pairs(graph).lengths, self.message_cutoff)
         return gather(normed, graph.pair_message.clamp(min=0)) * known.view(-1, 1, 1).to(normed)
 
 
 class HamiltonianModel(SurrogateModel):
-    """Predicts H - H0 block by block; the matrix is symmetric by construction.
+    """Predicts D = X (H - H0) X block by block, X = S^(-1/2); the matrix is symmetric by construction.
 
     Args:
         basis: orbital basis of the elements it is made for.
         settings: sizes; ``encoder.average_neighbours`` must be set.
-        baseline: whether its labels are H - H0 (else H itself).
+        potentials: of H0.
     """
 
     kind: ClassVar[str] = "hamiltonian"
-    monitored: ClassVar[str] = "hamiltonian_mae"
+    monitored: ClassVar[str] = "correction_mae"
 
-    def __init__(self, basis: BasisSet, settings: HamiltonianSettings, *, baseline: bool = True) -> None:
+    def __init__(self, basis: BasisSet, settings: HamiltonianSettings, potentials: AtomicPotentials) -> None:
         super().__init__()
-        self.orbital_basis, self.settings, self.baseline = basis, settings, baseline
+        self.orbital_basis, self.settings, self.potentials = basis, settings, dict(potentials)
         self.elements = tuple(sorted(basis.elements))
         self.layouts = BlockLayouts(basis)
         self.features = feature_layout(basis)
         self.graphs = self.graph_settings(basis, settings)
         if self.graphs.pair_cutoff is None:
             raise ValueError("a Hamiltonian model needs pairs")
-        kinds = [(a, b) for a in self.elements for b in self.elements if a >= b]
-        self.orders = nn.ModuleDict({_name(kind): PairOrder(self.layouts.pair(kind)) for kind in kinds})
+        self.block = SharedBlock(basis, self.layouts)
         self.encoder = Encoder(self.elements, self.features, settings.encoder)
-        orders = {kind: self._order(kind) for kind in kinds}
-        self.pair_readout = PairReadout(self.features, settings, len(self.elements), orders, self.graphs.pair_cutoff)
-        channels = settings.encoder.channels
+        self.pair_readout = PairReadout(
+            self.features, settings, len(self.elements), self.block, self.graphs.pair_cutoff
+        )
+        self.pair_labels, self.pair_inputs = PairStatistics(self.block), PairStatistics(self.block)
+        channels, width = settings.encoder.channels, settings.atom_hidden
         self.atom_norm = EquivariantRMSNorm(self.features, channels)
+        self.atom_known = nn.ModuleDict()
         self.atom_blocks = nn.ModuleDict()
         self.atom_heads = nn.ModuleDict()
-        self.statistics = nn.ModuleDict()
-        for kind in kinds:
-            self.statistics[_name(kind)] = Standardisation(self.layouts.pair(kind).n_rows)
+        self.atom_labels = nn.ModuleDict()
+        self.atom_inputs = nn.ModuleDict()
         for z in self.elements:
-            layout = self.layouts.atom(z)
-            width = settings.atom_hidden
+            irreps = [(c.l, c.natural) for c in self.layouts.atom(z).channels]
+            self.atom_known[str(z)] = DegreeEmbedding(self.features, channels, irreps)
             self.atom_blocks[str(z)] = GatedBlock(self.features, channels, width, width)
-            self.atom_heads[str(z)] = DegreeHead(self.features, width, [(c.l, c.natural) for c in layout.channels])
-            self.statistics[str(z)] = Standardisation(layout.n_rows)
+            self.atom_heads[str(z)] = DegreeHead(self.features, width, irreps)
+            self.atom_labels[str(z)] = Standardisation(self.layouts.atom(z).n_rows)
+            self.atom_inputs[str(z)] = Standardisation(self.layouts.atom(z).n_rows)
 
     @staticmethod
     def graph_settings(basis: BasisSet, settings: HamiltonianSettings) -> GraphSettings:
@@ -176,33 +172,40 @@ class HamiltonianModel(SurrogateModel):
         return self.orbital_basis
 
     def predict_arrays(self, structures: Sequence[Structure]) -> list[NDArray[np.float64]]:
-        return self.delta_matrices(structures)
+        return self.corrections(structures, self.starting_points(structures))
 
     def check_prediction(self, structure: Structure, prediction: NDArray[np.float64]) -> None:
         if not np.array_equal(prediction, prediction.T):
             raise AssertionError(f"hamiltonian of {structure.label} is not exactly symmetric")
 
-    def _order(self, kind: PairKind) -> PairOrder:
-        return cast(PairOrder, self.orders[_name(kind)])
-
-    def _statistics(self, name: str) -> Standardisation:
-        return cast(Standardisation, self.statistics[name])
-
-    def fit_statistics(self, pair_rows: Mapping[PairKind, Tensor], atom_rows: Mapping[int, Tensor]) -> None:
-        """Take means and spreads from the labels of a training set (Hartree)."""
-        for kind, rows in pair_rows.items():
-            order = self._order(kind)
-            self._statistics(_name(kind)).fit(order.sorted(rows.double()), order.group, order.invariant)
-        for z, rows in atom_rows.items():
+    def fit_statistics(self, labels: HamiltonianDataset) -> None:
+        """Take means and spreads from a training set."""
+        kinds = self.block.kinds
+        found = {kind: labels.rows_of_pairs(kind) for kind in kinds}
+        self.pair_labels.fit({kind: rows for kind, rows in found.items() if rows is not None})
+        pairs: dict[PairKind, list[Tensor]] = {}
+        atoms: dict[int, list[Tensor]] = {}
+        for sample in labels.samples:
+            for (kind, _), rows in zip(sample.graph.pair_kinds, sample.inputs.pairs, strict=True):
+                pairs.setdefault(kind, []).append(rows)
+            for z, rows in sample.inputs.atoms:
+                atoms.setdefault(z, []).append(rows)
+        self.pair_inputs.fit({kind: torch.cat(rows) for kind, rows in pairs.items()})
+        for z in self.elements:
             layout = self.layouts.atom(z)
             invariant = torch.tensor([layout.channels[c].l == 0 for c in layout.row_channel.tolist()])
-            self._statistics(str(z)).fit(rows, layout.row_channel, invariant)
+            for statistics, rows in (
+                (self.atom_labels, labels.rows_of_atoms(z)),
+                (self.atom_inputs, torch.cat(atoms[z])),
+            ):
+                cast(Standardisation, statistics[str(z)]).fit(rows, layout.row_channel, invariant)
 
-    def forward(self, graph: Graph) -> tuple[list[Tensor], list[tuple[int, Tensor]]]:
-        """Standardised irreps: for each kind of pair (rows sorted by |m|), for each element."""
-        nodes, edge_features = self.encoder(graph)
+    def forward(self, graph: Graph, inputs: BlockRows) -> tuple[list[Tensor], list[tuple[int, Tensor]]]:
+        """Standardised rows of each kind of pair, sorted by |m|, and of the atoms of each element."""
+        nodes, edge_features = self.encoder(graph, self._known_of_atoms(graph, inputs))
         elements = self.encoder.element_index[graph.atomic_numbers]
-        pairs = self.pair_readout(nodes, edge_features, graph, elements) if graph.pair_kinds else []
+        known = self._known_of_pairs(graph, inputs).to(nodes)
+        pairs = self.pair_readout(nodes, edge_features, known, graph, elements)
         normed = self.atom_norm(nodes)
         atoms = [
             (z, self.atom_heads[str(z)](self.atom_blocks[str(z)](normed[index])))
@@ -210,82 +213,120 @@ class HamiltonianModel(SurrogateModel):
         ]
         return pairs, atoms
 
+    def _known_of_atoms(self, graph: Graph, inputs: BlockRows) -> Tensor:
+        weight = self.encoder.embedding.weight
+        known = weight.new_zeros(graph.n_atoms, self.features.n_rows, weight.shape[1])
+        for z, rows in inputs.atoms:
+            of = self._atom(self.atom_inputs, z)
+            centred = _centred(rows, of.mean, of.scale).to(weight)
+            known = known.index_add(0, graph.atoms_by_element[z], self.atom_known[str(z)](centred))
+        return known
+
+    def _known_of_pairs(self, graph: Graph, inputs: BlockRows) -> Tensor:
+        parts = []
+        for (kind, _), rows in zip(graph.pair_kinds, inputs.pairs, strict=True):
+            parts.append(self.block.spread(kind, _centred(self.block.sorted(kind, rows), *self.pair_inputs.of(kind))))
+        return torch.cat(parts) if parts else self.pair_inputs.mean.new_zeros(0, self.block.n_rows)
+
+    def _atom(self, statistics: nn.ModuleDict, z: int) -> Standardisation:
+        return cast(Standardisation, statistics[str(z)])
+
+    def _by_kind(self, graph: Graph, pairs: Sequence[Tensor]) -> Iterator[tuple[PairKind, slice, Tensor]]:
+        """Of every kind where its pairs lie, and their standardised rows sorted by |m|."""
+        first = 0
+        for (kind, count), rows in zip(graph.pair_kinds, pairs, strict=True):
+            yield kind, slice(first, first + count), rows
+            first += count
+
+    def _pair_labels(self, kind: PairKind, rows: Tensor, lengths: Tensor) -> Tensor:
+        """What the network must put out so that its pairs of a kind have these labels."""
+        mean, scale = self.pair_labels.of(kind)
+        decay = smooth_cutoff(lengths.double(), self.pair_readout.reach).unsqueeze(1)
+        return (self.block.sorted(kind, rows.double()) - decay * mean) / scale.clamp(min=SMALLEST_SCALE)
+
+    def _pair_rows(self, kind: PairKind, rows: Tensor, lengths: Tensor) -> Tensor:
+        """The inverse of :meth:`_pair_labels`."""
+        mean, scale = self.pair_labels.of(kind)
+        decay = smooth_cutoff(lengths.double(), self.pair_readout.reach).unsqueeze(1)
+        return self.block.unsorted(kind, rows.double() * scale + decay * mean)
+
     def loss(self, batch: Any) -> Tensor:
         """Weighted mean square of the standardised errors; a matrix element counts once."""
-        pairs, atoms = self(batch.graph)
+        pairs, atoms = self(batch.graph, batch.inputs)
+        lengths = _pairs(batch.graph).lengths
         total = norm = batch.graph.messages.lengths.new_zeros(())
-        for (kind, _), prediction, rows in zip(batch.graph.pair_kinds, pairs, batch.pair_rows, strict=True):
-            statistics = self._statistics(_name(kind))
-            target = statistics.standardise(self._order(kind).sorted(rows)).to(prediction)
+        for (kind, part, prediction), rows in zip(self._by_kind(batch.graph, pairs), batch.labels.pairs, strict=True):
+            target = self._pair_labels(kind, rows, lengths[part]).to(prediction)
             multiplicity = 1.0 if kind[0] == kind[1] else 2.0
-            term, weight = self._weighted(prediction - target, statistics)
+            term, weight = self._weighted(prediction - target, self.pair_labels.of(kind)[1])
             total, norm = total + multiplicity * term, norm + multiplicity * weight
-        for (z, prediction), (_, rows) in zip(atoms, batch.atom_rows, strict=True):
-            statistics = self._statistics(str(z))
-            term, weight = self._weighted(prediction - statistics.standardise(rows).to(prediction), statistics)
+        for (z, prediction), (_, rows) in zip(atoms, batch.labels.atoms, strict=True):
+            statistics = self._atom(self.atom_labels, z)
+            term, weight = self._weighted(prediction - statistics.standardise(rows).to(prediction), statistics.scale)
             total, norm = total + term, norm + weight
         return total / norm
 
-    def _weighted(self, error: Tensor, statistics: Standardisation) -> tuple[Tensor, Tensor]:
-        weights = statistics.scale.to(error) ** self.settings.loss_power
+    def _weighted(self, error: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+        weights = scale.to(error) ** self.settings.loss_power
         return (error.square() * weights).sum(), weights.sum() * len(error)
 
     def errors(self, batch: Any) -> dict[str, tuple[Tensor, int]]:
-        """Absolute errors of all matrix elements (Hartree), and those on atoms and between them."""
-        pairs, atoms = self(batch.graph)
+        """Absolute errors of all elements of D (Hartree), and those on atoms and between them."""
+        pairs, atoms = self(batch.graph, batch.inputs)
         edges = _pairs(batch.graph)
         between = torch.tensor(batch.neglected, dtype=torch.float64)
         on_atoms = torch.zeros((), dtype=torch.float64)
         n_atoms = 0
-        first = 0
-        for (kind, count), prediction, rows in zip(batch.graph.pair_kinds, pairs, batch.pair_rows, strict=True):
-            part = slice(first, first + count)
-            error = self._pair_blocks(kind, prediction, edges.wigner[part]) - self._label_blocks(
-                kind, rows, edges.wigner[part]
-            )
+        for (kind, part, prediction), rows in zip(self._by_kind(batch.graph, pairs), batch.labels.pairs, strict=True):
+            wrong = self._pair_rows(kind, prediction, edges.lengths[part]) - rows.double()
+            error = self._blocks(kind, wrong, edges.wigner[part])
             if kind[0] == kind[1]:
                 error = 0.5 * (error + _reverse(error, edges.target[part], edges.source[part]))
             between = between + error.abs().sum().cpu() * (1.0 if kind[0] == kind[1] else 2.0)
-            first += count
-        for (z, prediction), (_, rows) in zip(atoms, batch.atom_rows, strict=True):
+        for (z, prediction), (_, rows) in zip(atoms, batch.labels.atoms, strict=True):
             layout = self.layouts.atom(z)
-            error = layout.to_blocks(self._statistics(str(z)).restore(prediction) - rows.double())
+            error = layout.to_blocks(self._atom(self.atom_labels, z).restore(prediction) - rows.double())
             on_atoms = on_atoms + error.abs().sum().cpu()
             n_atoms += error.numel()
         return {
-            "hamiltonian_mae": (on_atoms + between, batch.n_elements),
+            "correction_mae": (on_atoms + between, batch.n_elements),
             "atom_block_mae": (on_atoms, n_atoms),
             "pair_block_mae": (between, max(1, batch.n_elements - n_atoms)),
         }
 
-    def _pair_blocks(self, kind: PairKind, prediction: Tensor, wigner: Tensor) -> Tensor:
-        rows = self._order(kind).unsorted(self._statistics(_name(kind)).restore(prediction))
-        return self._label_blocks(kind, rows, wigner)
-
-    def _label_blocks(self, kind: PairKind, rows: Tensor, wigner: Tensor) -> Tensor:
-        blocks = self.layouts.pair(kind).to_blocks(rows.double())
+    def _blocks(self, kind: PairKind, rows: Tensor, wigner: Tensor) -> Tensor:
+        blocks = self.layouts.pair(kind).to_blocks(rows)
         return from_bond_frame(kind, self.orbital_basis, blocks, wigner.double())
 
-    @torch.no_grad()
-    def delta_matrices(self, structures: Sequence[Structure]) -> list[NDArray[np.float64]]:
-        """H - H0 of several molecules in one pass.
-
-        Returns:
-            For each an (n_ao, n_ao) matrix in Hartree, PySCF AO order, exactly symmetric.
+    def starting_points(self, structures: Sequence[Structure]) -> list[StartingPoint]:
+        """H0 of several molecules, and what follows from it.
 
         Raises:
             DomainError: for elements that the model was not trained on.
         """
         self.check_elements(structures)
+        return [StartingPoint.of(structure, self.orbital_basis, self.potentials) for structure in structures]
+
+    @torch.no_grad()
+    def corrections(
+        self, structures: Sequence[Structure], starts: Sequence[StartingPoint]
+    ) -> list[NDArray[np.float64]]:
+        """D = X (H - H0) X of several molecules in one pass.
+
+        Returns:
+            For each an (n_ao, n_ao) matrix in Hartree, PySCF AO order, exactly symmetric.
+        """
         weight = self.encoder.embedding.weight
-        exact = collate([self.graphs.graph(s) for s in structures])
-        pairs, atoms = self(exact.to(weight.device, weight.dtype))
+        graphs = [self.graphs.graph(s) for s in structures]
+        known = [block_rows(start.density, graph, self.layouts) for start, graph in zip(starts, graphs, strict=True)]
+        exact = collate(graphs)
+        pairs, atoms = self(exact.to(weight.device, weight.dtype), join_rows(known, graphs).to(weight.device))
         matrices = self._assemble(exact, pairs, atoms)
         numbers = np.split(exact.atomic_numbers.numpy(), np.cumsum(exact.atom_counts)[:-1])
         return [self._to_pyscf_order(m, z.tolist()) for m, z in zip(matrices, numbers, strict=True)]
 
     def _assemble(
-        self, graph: Graph, pairs: list[Tensor], atoms: list[tuple[int, Tensor]]
+        self, graph: Graph, pairs: Sequence[Tensor], atoms: list[tuple[int, Tensor]]
     ) -> list[NDArray[np.float64]]:
         """The matrix of every molecule in internal order, from the network's output for a whole batch."""
         place: list[slice] = []
@@ -296,18 +337,16 @@ class HamiltonianModel(SurrogateModel):
             matrices.append(np.zeros((starts[-1], starts[-1])))
         owner = graph.molecule.tolist()
         edges = _pairs(graph)
-        first = 0
-        for (kind, count), prediction in zip(graph.pair_kinds, pairs, strict=True):
-            part = slice(first, first + count)
-            blocks = self._pair_blocks(kind, prediction, edges.wigner[part].to(prediction.device)).cpu().numpy()
+        for kind, part, prediction in self._by_kind(graph, [rows.cpu() for rows in pairs]):
+            rows = self._pair_rows(kind, prediction, edges.lengths[part])
+            blocks = self._blocks(kind, rows, edges.wigner[part]).numpy()
             share = 0.5 if kind[0] == kind[1] else 1.0
             for i, j, block in zip(edges.target[part].tolist(), edges.source[part].tolist(), blocks, strict=True):
                 matrix = matrices[owner[i]]
                 matrix[place[i], place[j]] += share * block
                 matrix[place[j], place[i]] += share * block.T
-            first += count
         for z, prediction in atoms:
-            blocks = self.layouts.atom(z).to_blocks(self._statistics(str(z)).restore(prediction)).cpu().numpy()
+            blocks = self.layouts.atom(z).to_blocks(self._atom(self.atom_labels, z).restore(prediction)).cpu().numpy()
             for i, block in zip(graph.atoms_by_element[z].tolist(), blocks, strict=True):
                 matrices[owner[i]][place[i], place[i]] = 0.5 * (block + block.T)
         return matrices
@@ -320,8 +359,13 @@ class HamiltonianModel(SurrogateModel):
         return {
             "orbital_basis": self.orbital_basis.to_dict(),
             "settings": self.settings.model_dump(mode="json"),
-            "baseline": self.baseline,
+            "potentials": potentials_to_dict(self.potentials),
         }
+
+
+def _centred(rows: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
+    """Inputs of mean zero; what hardly varies in the training set stays small instead of becoming noise."""
+    return (rows.double() - mean) / scale.clamp(min=SMALLEST_INPUT)
 
 
 def _reverse(blocks: Tensor, target: Tensor, source: Tensor) -> Tensor:
@@ -336,7 +380,3 @@ def _pairs(graph: Graph) -> EdgeSet:
     if graph.pairs is None:
         raise ValueError("a Hamiltonian model needs a graph with pairs")
     return graph.pairs
-
-
-def _name(kind: PairKind) -> str:
-    return f"{kind[0]}_{kind[1]}"

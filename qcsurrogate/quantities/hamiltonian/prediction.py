@@ -28,6 +28,7 @@ class HamiltonianPrediction(PredictionWithDensity):
     Attributes:
         orbital_basis: the basis of all matrices.
         hamiltonian: (n_ao, n_ao) Fock matrix in Hartree, PySCF AO order, symmetric.
+        baseline: (n_ao, n_ao) H0 that the network has corrected, Hartree.
 
     Raises:
         BasisError: if the matrix is not that of a molecule in this basis.
@@ -35,9 +36,11 @@ class HamiltonianPrediction(PredictionWithDensity):
 
     orbital_basis: BasisSet
     hamiltonian: NDArray[np.float64]
+    baseline: NDArray[np.float64]
 
     units: ClassVar[Mapping[str, str]] = {
         "hamiltonian": "hartree",
+        "baseline": "hartree",
         "overlap": "1",
         "mo_energy": "hartree",
         "mo_coeff": "1",
@@ -55,7 +58,8 @@ class HamiltonianPrediction(PredictionWithDensity):
     }
 
     conventions: ClassVar[tuple[str, ...]] = (
-        "All matrices are over 'orbital_basis'; H C = S C e. The density matrix holds two electrons in each occupied "
+        "All matrices are over 'orbital_basis'; H C = S C e. 'baseline' is H0, which the network has corrected. The "
+        "density matrix holds two electrons in each occupied "
         "orbital.",
         MOMENTS,
     )
@@ -63,11 +67,12 @@ class HamiltonianPrediction(PredictionWithDensity):
     def __post_init__(self) -> None:
         super().__post_init__()
         n = self.orbital_basis.n_functions(self.structure.atomic_numbers)
-        if self.hamiltonian.shape != (n, n):
-            raise BasisError(
-                f"the Hamiltonian of {self.structure.label} has the shape {self.hamiltonian.shape}; expected "
-                f"{(n, n)}, the functions of '{self.orbital_basis.name}'"
-            )
+        for what, matrix in (("Hamiltonian", self.hamiltonian), ("baseline", self.baseline)):
+            if matrix.shape != (n, n):
+                raise BasisError(
+                    f"the {what} of {self.structure.label} has the shape {matrix.shape}; expected {(n, n)}, the "
+                    f"functions of '{self.orbital_basis.name}'"
+                )
 
     @cached_property
     def mol(self) -> Mole:

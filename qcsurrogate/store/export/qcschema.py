@@ -28,7 +28,7 @@ from qcsurrogate.store.progress import counted
 from qcsurrogate.store.spec import SplitName
 from qcsurrogate.store.store import Store
 
-_EXTRA_MATRICES = ("overlap", "baseline")
+_EXTRA_MATRICES = ("overlap",)
 _EXTRA_VALUES = (
     "density_coefficients",
     "density_coefficients_unprojected",
