@@ -40,8 +40,7 @@ def train_surrogate(
     """Train a model on a store, or go on where an earlier start in ``out`` stopped.
 
     With ``origin`` a model is fine-tuned. Its weights, its network, the statistics of its
-    labels and its baseline stay; kinds of pairs that it never saw take their statistics from
-    the store. The store must have its basis and no element that it does not know. The new
+    labels and its H0 stay. The store must have its basis and no element that it does not know. The new
     model's domain is that of both training sets, or, where the store is of another level of
     theory, that of the store alone.
 
