@@ -112,7 +112,8 @@ def test_the_list_of_uncharacterised_molecules_is_left_out(tmp_path: Path) -> No
 def test_a_bad_geometry_is_an_error_or_left_out_and_counted(tmp_path: Path) -> None:
     path = tmp_path / "a.xyz"
     path.write_text("2\n\nH 0 0 0\nH 0 0 .74\n2\n\nH 0 0 0\nH 0 0 .01\n1\n\nHe 0 0 0\n")
-    with pytest.raises(StructureError, match=r"a\.xyz': structure 'a_1': atoms 0 \(H\) .* \(number 2 of 3; a spec's `skip_bad"):
+    words = r"a\.xyz': structure 'a_1': atoms 0 \(H\) .* \(number 2 of 3; a spec's `skip_bad"
+    with pytest.raises(StructureError, match=words):
         make_plan(spec({"kind": "file", "path": str(path)}))[0]
     found = collected(kind="file", path=str(path), skip_bad=True, limit=1)
     assert found.report == {"read": 3, "left out: bad geometry": 1, "left out: limit": 1}
