@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from qcsurrogate.store.shards import read_records, stored_fields, write_records
 from qcsurrogate.store.spec import DataSpec, RandomSplit
 from qcsurrogate.store.store import Store
 from qcsurrogate.structures import Structure
+from tests.models.test_equivariance import flat_potentials
 from tests.store import fakes
 
 OPEN_SHELL = fakes.CHEAP.model_copy(update={"spin_treatment": "unrestricted", "spin": 1})
@@ -120,9 +122,10 @@ def test_every_setting_has_its_place_in_the_key() -> None:
 def test_models_do_not_learn_from_unrestricted_stores(store_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = Store.open(store_path)
     settings = GraphSettings(l_max=2, message_cutoff=5.0, pair_cutoff=5.0)
-    assert len(HamiltonianDataset.from_store(store, "train", settings)) == 5
+    potentials = flat_potentials([1, 7, 8])
+    assert len(HamiltonianDataset.from_store(store, "train", settings, potentials)) == 5
     unrestricted = store.spec.model_copy(update={"method": OPEN_SHELL})
     monkeypatch.setattr(Store, "spec", property(lambda _: unrestricted))
-    for dataset in (HamiltonianDataset, DensityDataset):
+    for read in (partial(HamiltonianDataset.from_store, potentials=potentials), DensityDataset.from_store):
         with pytest.raises(StoreError, match=r"holds unrestricted Kohn-Sham references.*learn only"):
-            dataset.from_store(store, "train", settings)
+            read(store, "train", settings)
