@@ -106,11 +106,6 @@ class BlockLayout:
         """(n_rows,) channel of every row."""
         return torch.tensor([c for c, channel in enumerate(self.channels) for _ in range(2 * channel.l + 1)])
 
-    @cached_property
-    def row_m(self) -> Tensor:
-        """(n_rows,) m of every row."""
-        return torch.tensor([m for channel in self.channels for m in range(-channel.l, channel.l + 1)])
-
     @property
     def irreps(self) -> o3.Irreps:
         """The channels as e3nn irreps, in order (1x0e+1x1o+...)."""

@@ -10,14 +10,13 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from qcsurrogate.store.consolidate import consolidate
 from qcsurrogate.store.store import Store
+from tests.store.killing import die_in_front_of
 
 CHANGES = ("replace", "unlink", "mkdir")
 
@@ -30,20 +29,7 @@ def records(path: Path) -> list[tuple[str, np.ndarray]]:
 
 def consolidate_until(path: Path, out: Path | None, limit: int) -> None:
     """Consolidate, and die of SIGKILL in front of change number ``limit``."""
-    changes = 0
-
-    def counted(change: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any, **options: Any) -> Any:
-            nonlocal changes
-            if changes == limit:
-                os.kill(os.getpid(), signal.SIGKILL)
-            changes += 1
-            return change(*arguments, **options)
-
-        return call
-
-    for name in CHANGES:
-        setattr(os, name, counted(getattr(os, name)))
+    die_in_front_of(limit, CHANGES)
     consolidate(path, out, max_bytes=4000, quiet=True)
 
 

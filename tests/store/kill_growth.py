@@ -11,9 +11,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from qcsurrogate.files.atomic import exclusive_lock
 from qcsurrogate.sources.kinds import FileSource
@@ -23,6 +21,7 @@ from qcsurrogate.store.spec import DataSpec
 from qcsurrogate.store.store import Store
 from qcsurrogate.store.upkeep import clean
 from qcsurrogate.store.verify import verify
+from tests.store.killing import die_in_front_of
 
 CHANGES = ("replace", "unlink")
 
@@ -36,20 +35,7 @@ def grow(path: Path, spec: DataSpec) -> None:
 
 def grow_until(path: Path, spec: DataSpec, limit: int) -> None:
     """Grow, and die of SIGKILL in front of change number ``limit``."""
-    changes = 0
-
-    def counted(change: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any, **options: Any) -> Any:
-            nonlocal changes
-            if changes == limit:
-                os.kill(os.getpid(), signal.SIGKILL)
-            changes += 1
-            return change(*arguments, **options)
-
-        return call
-
-    for name in CHANGES:
-        setattr(os, name, counted(getattr(os, name)))
+    die_in_front_of(limit, CHANGES)
     grow(path, spec)
 
 

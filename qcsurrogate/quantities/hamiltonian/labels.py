@@ -20,7 +20,7 @@ from qcsurrogate.store.spec import SplitName
 from qcsurrogate.store.store import Store
 
 MOLECULES_TO_FIT = 48
-"""Training molecules from which the charges of H0 are found; more change nothing."""
+"""Training molecules from which the charges of H0 are found: about ten numbers for each element."""
 
 
 @dataclass(frozen=True)
