@@ -82,8 +82,10 @@ def fit_potentials(
 ) -> dict[int, AtomicPotential]:
     """Charges with which H0 comes nearest to given Hamiltonians, every atom neutral.
 
-    Linear least squares over all matrix elements of all samples, with one constraint for
-    each element: its charges are together its atomic number, so that a far atom is not felt.
+    Linear least squares over all elements of X (H - H0) X, X = S^(-1/2), of all samples: what
+    is left over is what a network has to learn, and in the basis itself errors that weigh
+    little would be blown up by X.  One constraint for each element: its charges are together
+    its atomic number, so that a far atom is not felt.
 
     Args:
         samples: molecules and their (n_ao, n_ao) converged Hamiltonians, Hartree, PySCF AO order.
@@ -101,12 +103,14 @@ def fit_potentials(
             for k, exponent in enumerate(exponents[z]):
                 shells.append((position, np.array([exponent]), np.ones(1)))
                 columns.append(starts[elements.index(z)] + k)
-        features = _repulsion(mol, shells, np.array(columns), int(starts[-1]))
-        rows, others = np.tril_indices(mol.nao)
-        weights = np.where(rows == others, 1.0, 2.0)
-        target = (hamiltonian - core_hamiltonian(mol))[rows, others]
-        normal += (features * weights) @ features.T
-        right += (features * weights) @ target
+        values, vectors = np.linalg.eigh(mol.intor_symmetric("int1e_ovlp"))
+        inverse_root = (vectors * values**-0.5) @ vectors.T
+        packed = _repulsion(mol, shells, np.array(columns), int(starts[-1]))
+        matrices = [*(_unpacked(row, mol.nao) for row in packed), hamiltonian - core_hamiltonian(mol)]
+        *features, target = (inverse_root @ matrix @ inverse_root for matrix in matrices)
+        flat = np.reshape(features, (len(packed), -1))
+        normal += flat @ flat.T
+        right += flat @ target.ravel()
         seen.update(structure.atomic_numbers.tolist())
     neutral = np.zeros((len(elements), starts[-1]))
     for i in range(len(elements)):
