@@ -161,8 +161,8 @@ def assert_continuous(
 
 
 def _turned(array: Array, rotation: Array) -> Array:
-    return np.asarray(rotation @ array @ rotation.T if array.ndim == 2 else rotation @ array)
+    return np.asarray(rotation @ array @ rotation.T if array.ndim > 1 else rotation @ array)
 
 
 def _permuted(array: Array, index: NDArray[np.int64]) -> Array:
-    return array[np.ix_(index, index)] if array.ndim == 2 else array[index]
+    return array[..., index[:, None], index] if array.ndim > 1 else array[index]

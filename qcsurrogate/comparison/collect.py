@@ -38,10 +38,10 @@ class Collection:
 
     def add_reference(self, key: str, reference: Reference) -> None:
         """Note a molecule and the figures of its record."""
-        n, energies = reference.n_occupied, reference.orbitals.energies
-        figures = {"energy": reference.record.energy, "homo": float(energies[n - 1])}
-        if n < len(energies):
-            figures |= {"lumo": float(energies[n]), "gap": float(energies[n] - energies[n - 1])}
+        orbitals = reference.orbitals
+        figures = {"energy": reference.record.energy, "homo": orbitals.homo}
+        if np.isfinite(orbitals.lumo):
+            figures |= {"lumo": orbitals.lumo, "gap": orbitals.gap}
         self.references[key] = figures | {"dipole": float(np.linalg.norm(reference.record.dipole))}
 
     def fail(self, key: str, model: str, stage: str, error: BaseException | str) -> None:

@@ -15,7 +15,7 @@ from qcsurrogate.comparison.measure import Reference, Values
 from qcsurrogate.comparison.page import Section
 from qcsurrogate.comparison.schema import Breakdown, Comparison
 from qcsurrogate.density.densities import ElectronDensity
-from qcsurrogate.reference.orbitals import Orbitals
+from qcsurrogate.reference.orbitals import MolecularOrbitals
 from qcsurrogate.store.store import Store
 
 
@@ -37,7 +37,7 @@ class Judge(ABC):
     def measure(self, prediction: Any, reference: Reference, *, on_grid: bool) -> Values:
         """Figures of one molecule; those that cost an integration over a grid only ``on_grid``."""
 
-    def orbitals(self, prediction: Any, reference: Reference) -> Orbitals | None:
+    def orbitals(self, prediction: Any, reference: Reference) -> MolecularOrbitals | None:
         """Orbitals of a prediction; None where the quantity has none."""
         return None
 

@@ -17,7 +17,8 @@ from qcsurrogate.density.moments import ChargeMoments, Moments, charge_moments
 from qcsurrogate.reference.atoms import FreeAtoms
 from qcsurrogate.reference.evaluation import ScfRun, evaluate_once
 from qcsurrogate.reference.kohn_sham import build_molecule
-from qcsurrogate.reference.orbitals import Orbitals
+from qcsurrogate.reference.orbitals import MolecularOrbitals
+from qcsurrogate.reference.orthogonal import each_spin
 from qcsurrogate.reference.record import ReferenceRecord
 from qcsurrogate.reference.settings import Method
 from qcsurrogate.structures import Structure
@@ -44,22 +45,23 @@ class Reference:
     def n_electrons(self) -> int:
         return self.structure.n_electrons
 
-    @property
-    def n_occupied(self) -> int:
-        return self.n_electrons // 2
-
     @cached_property
     def mol(self) -> Mole:
         return build_molecule(self.structure, self.method)
 
     @cached_property
-    def orbitals(self) -> Orbitals:
-        """Orbitals of the stored Hamiltonian."""
-        return self.orbitals_of(self.record.hamiltonian)
+    def hamiltonian(self) -> Array:
+        """([2,] n_ao, n_ao) the stored Hamiltonian, or those of alpha and beta."""
+        return each_spin(self.record.hamiltonian_components)
 
-    def orbitals_of(self, hamiltonian: Array) -> Orbitals:
-        """Orbitals of another (n_ao, n_ao) Hamiltonian in the overlap of the record."""
-        return Orbitals.of(hamiltonian, self.record.overlap, self.n_occupied)
+    @cached_property
+    def orbitals(self) -> MolecularOrbitals:
+        """Orbitals of the stored Hamiltonian."""
+        return self.orbitals_of(self.hamiltonian)
+
+    def orbitals_of(self, hamiltonian: Array) -> MolecularOrbitals:
+        """Orbitals of another ([2,] n_ao, n_ao) Hamiltonian in the overlap of the record."""
+        return MolecularOrbitals.of(hamiltonian, self.record.overlap, self.structure)
 
     @cached_property
     def grid(self) -> IntegrationGrid:
@@ -138,7 +140,7 @@ def density_values(density: MeasuredDensity, reference: Reference, *, on_grid: b
     return values
 
 
-def energy_values(orbitals: Orbitals, reference: Reference, threads: int) -> Values:
+def energy_values(orbitals: MolecularOrbitals, reference: Reference, threads: int) -> Values:
     """Figures that cost one Fock build: the one-shot energy and the commutator."""
     once = evaluate_once(reference.structure, reference.method, orbitals.density_matrix, threads=threads)
     return {

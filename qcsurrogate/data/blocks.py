@@ -4,12 +4,15 @@ A block between two atoms is a sum over pairs of shells (l1, l2); each pair deco
 into L = |l1 - l2| .. l1 + l2 by Clebsch-Gordan coefficients.  Components with parity
 (-1)^L ("natural") and (-1)^(L+1) ("pseudo") both occur: p x p holds a 1e, p x d a 2o.
 The change of basis is orthogonal, so its inverse is its transpose, exactly.
+
+Matrices of closed shells are (n, n).  Those of open shells are (2, n, n): what is common to both
+spins, and what changes its sign when the spins are swapped; their blocks hold both.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -31,13 +34,14 @@ LARGEST_BLOCK = 128**2
 class Channel:
     """One irrep of a block: shells (first, second) coupled to angular momentum l.
 
-    ``natural`` tells whether its parity is (-1)^l.
+    ``natural`` tells whether its parity is (-1)^l, ``component`` which of the matrices it belongs to.
     """
 
     l: int
     natural: bool
     first_shell: int
     second_shell: int
+    component: int = 0
 
 
 def block_channels(first: Sequence[int], second: Sequence[int], *, symmetric: bool = False) -> tuple[Channel, ...]:
@@ -53,6 +57,11 @@ def block_channels(first: Sequence[int], second: Sequence[int], *, symmetric: bo
     return tuple(channels)
 
 
+def of_components(channels: Sequence[Channel], n_components: int) -> tuple[Channel, ...]:
+    """The channels of the blocks of one matrix, for each of several."""
+    return tuple(replace(channel, component=c) for c in range(n_components) for channel in channels)
+
+
 class BlockLayout:
     """The irreps of the blocks between two elements, or of the blocks on one atom.
 
@@ -60,16 +69,20 @@ class BlockLayout:
         first, second: shells of the rows and of the columns.
         symmetric: whether the blocks are symmetric (on one atom, ``first`` is
             ``second``); then only the unique channels are kept.
+        n_components: how many matrices a block is cut from.
 
     Raises:
         BasisError: if a block has more than :data:`LARGEST_BLOCK` elements.
 
     Attributes:
-        channels: the irreps, in order; channel c has 2l+1 rows, m = -l..l.
-        transform: (n_rows, n_first * n_second), orthonormal rows.
+        shape: of one block, (n_first, n_second), or (n_components, n_first, n_second) where it holds several.
+        channels: the irreps, in order, component after component; channel c has 2l+1 rows, m = -l..l.
+        transform: (n_rows / n_components, n_first * n_second), orthonormal rows.
     """
 
-    def __init__(self, first: ElementBasis, second: ElementBasis, *, symmetric: bool = False) -> None:
+    def __init__(
+        self, first: ElementBasis, second: ElementBasis, *, symmetric: bool = False, n_components: int = 1
+    ) -> None:
         if symmetric and first != second:
             raise ValueError("a symmetric block needs the same element twice")
         if first.n_functions * second.n_functions > LARGEST_BLOCK:
@@ -79,9 +92,12 @@ class BlockLayout:
             )
         self.first, self.second, self.symmetric = first, second, symmetric
         momenta = first.angular_momenta, second.angular_momenta
-        self.channels = block_channels(*momenta, symmetric=symmetric)
+        channels = block_channels(*momenta, symmetric=symmetric)
+        self.n_components, self.channels = n_components, of_components(channels, n_components)
+        one = first.n_functions, second.n_functions
+        self.shape = one if n_components == 1 else (n_components, *one)
         rows: list[NDArray[np.float64]] = []
-        for c in self.channels:
+        for c in channels:
             i, j = c.first_shell, c.second_shell
             rows.extend(self._rows(i, j, clebsch_gordan(momenta[0][i], momenta[1][j], c.l)))
         self.transform = torch.as_tensor(np.asarray(rows))
@@ -99,12 +115,17 @@ class BlockLayout:
     @property
     def n_rows(self) -> int:
         """Number of independent numbers in a block."""
-        return len(self.transform)
+        return self.n_components * len(self.transform)
 
     @cached_property
     def row_channel(self) -> Tensor:
         """(n_rows,) channel of every row."""
         return torch.tensor([c for c, channel in enumerate(self.channels) for _ in range(2 * channel.l + 1)])
+
+    @cached_property
+    def odd_in_spin(self) -> Tensor:
+        """(n_rows,) rows that change their sign when the spins are swapped: those of the second component."""
+        return torch.tensor([channel.component == 1 for channel in self.channels])[self.row_channel]
 
     @property
     def irreps(self) -> o3.Irreps:
@@ -112,34 +133,37 @@ class BlockLayout:
         return o3.Irreps([(1, (c.l, (-1) ** c.l if c.natural else (-1) ** (c.l + 1))) for c in self.channels])
 
     def to_irreps(self, blocks: Tensor) -> Tensor:
-        """(..., n_first, n_second) blocks in internal order -> (..., n_rows)."""
-        return blocks.flatten(-2) @ self.transform.T.to(blocks)
+        """(..., *shape) blocks in internal order -> (..., n_rows)."""
+        flat = blocks.reshape(*blocks.shape[: -len(self.shape)], self.n_components, -1)
+        return (flat @ self.transform.T.to(blocks)).flatten(-2)
 
     def to_blocks(self, rows: Tensor) -> Tensor:
-        """(..., n_rows) -> (..., n_first, n_second) blocks in internal order."""
-        flat = rows @ self.transform.to(rows)
-        return flat.unflatten(-1, (self.first.n_functions, self.second.n_functions))
+        """(..., n_rows) -> (..., *shape) blocks in internal order."""
+        flat = rows.unflatten(-1, (self.n_components, -1)) @ self.transform.to(rows)
+        return flat.reshape(*rows.shape[:-1], *self.shape)
 
 
 class BlockLayouts:
-    """The layouts of a basis, made once per kind of pair and per element."""
+    """The layouts of a basis, made once per kind of pair and per element; see :class:`BlockLayout`."""
 
-    def __init__(self, basis: BasisSet) -> None:
-        self.basis = basis
+    def __init__(self, basis: BasisSet, n_components: int = 1) -> None:
+        self.basis, self.n_components = basis, n_components
         self._pairs: dict[PairKind, BlockLayout] = {}
         self._atoms: dict[int, BlockLayout] = {}
 
     def pair(self, kind: PairKind) -> BlockLayout:
         """Blocks between two atoms of these elements."""
         if kind not in self._pairs:
-            self._pairs[kind] = BlockLayout(self.basis[kind[0]], self.basis[kind[1]])
+            first, second = (self.basis[z] for z in kind)
+            self._pairs[kind] = BlockLayout(first, second, n_components=self.n_components)
         return self._pairs[kind]
 
     def atom(self, atomic_number: int) -> BlockLayout:
         """Blocks on one atom of this element."""
         if atomic_number not in self._atoms:
             element = self.basis[atomic_number]
-            self._atoms[atomic_number] = BlockLayout(element, element, symmetric=True)
+            layout = BlockLayout(element, element, symmetric=True, n_components=self.n_components)
+            self._atoms[atomic_number] = layout
         return self._atoms[atomic_number]
 
 
@@ -157,26 +181,33 @@ def shell_wigner(element: ElementBasis, wigner: Tensor) -> Tensor:
 
 
 def to_bond_frame(kind: PairKind, basis: BasisSet, blocks: Tensor, wigner: Tensor) -> Tensor:
-    """Blocks (n_edges, n_first, n_second) in the molecule's frame -> in the bond's frame."""
-    first, second = (shell_wigner(basis[z], wigner) for z in kind)
-    return first @ blocks @ second.transpose(1, 2)
+    """Blocks (n_edges, ..., n_first, n_second) in the molecule's frame -> in the bond's frame."""
+    first, second = _turns(kind, basis, blocks, wigner)
+    return first @ blocks @ second.mT
 
 
 def from_bond_frame(kind: PairKind, basis: BasisSet, blocks: Tensor, wigner: Tensor) -> Tensor:
     """The inverse of :func:`to_bond_frame`."""
+    first, second = _turns(kind, basis, blocks, wigner)
+    return first.mT @ blocks @ second
+
+
+def _turns(kind: PairKind, basis: BasisSet, blocks: Tensor, wigner: Tensor) -> tuple[Tensor, Tensor]:
+    """(n_edges, ..., n, n) Wigner matrices of both elements, with as many axes as the blocks."""
+    shape = len(blocks), *(1 for _ in blocks.shape[1:-2])
     first, second = (shell_wigner(basis[z], wigner) for z in kind)
-    return first.transpose(1, 2) @ blocks @ second
+    return first.view(*shape, *first.shape[1:]), second.view(*shape, *second.shape[1:])
 
 
 def cut_blocks(matrix: Tensor, starts: NDArray[np.int64], pairs: Iterable[tuple[int, int]]) -> Tensor:
     """Blocks of a matrix in internal order, all between the same two elements.
 
     Args:
-        matrix: (n, n).
+        matrix: (..., n, n).
         starts: (n_atoms + 1,) first function of every atom.
         pairs: (first atom, second atom) of each block.
 
     Returns:
-        (n_pairs, n_first, n_second).
+        (n_pairs, ..., n_first, n_second).
     """
-    return torch.stack([matrix[starts[i] : starts[i + 1], starts[j] : starts[j + 1]] for i, j in pairs])
+    return torch.stack([matrix[..., starts[i] : starts[i + 1], starts[j] : starts[j + 1]] for i, j in pairs])

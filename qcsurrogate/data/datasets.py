@@ -81,16 +81,25 @@ def _rows_of(samples: Sequence[Sample], z: int) -> Tensor:
     return torch.cat([s.atom_rows[z] for s in samples if z in s.atom_rows])
 
 
-def read_split(store: Store, split: SplitName, *, progress: bool) -> tuple[list[str], Iterable[ReferenceRecord]]:
+def read_split(
+    store: Store, split: SplitName, *, progress: bool, unrestricted: bool = False
+) -> tuple[list[str], Iterable[ReferenceRecord]]:
     """Keys and records of everything complete in a split.
 
+    Args:
+        store: where to read.
+        split: train, validation or test.
+        progress: whether to draw a progress bar.
+        unrestricted: whether it may be a store with orbitals of their own for each spin.
+
     Raises:
-        StoreError: if the split is empty, or the store is unrestricted.
+        StoreError: if the split is empty, or the store is unrestricted and may not be.
     """
-    if store.spec.method.unrestricted:
+    if store.spec.method.unrestricted and not unrestricted:
         raise StoreError(
-            f"store '{store.path}' holds unrestricted Kohn-Sham references (method.spin_treatment); models learn only "
-            "from restricted ones so far: train on a store generated with method.spin_treatment: restricted"
+            f"store '{store.path}' holds unrestricted Kohn-Sham references (method.spin_treatment); this kind of model "
+            "learns only from restricted ones so far: train it on a store generated with method.spin_treatment: "
+            "restricted, or train a hamiltonian model"
         )
     keys = store.keys(split)
     if not keys:

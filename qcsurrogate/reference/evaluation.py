@@ -37,7 +37,14 @@ class OneShot:
 
 
 def evaluate_once(structure: Structure, method: Method, density_matrix: Array, *, threads: int = 1) -> OneShot:
-    """Energy and commutator of an (n_ao, n_ao) density matrix from a single Fock build."""
+    """Energy and commutator of a density matrix from a single Fock build.
+
+    Args:
+        structure: the molecule.
+        method: settings of the labels.
+        density_matrix: (n_ao, n_ao); unrestricted (2, n_ao, n_ao), alpha and beta.
+        threads: OpenMP threads of PySCF.
+    """
     with lib.with_omp_threads(threads):
         mol = build_molecule(structure, method)
         scf = build_scf(mol, method)
@@ -49,9 +56,14 @@ def evaluate_once(structure: Structure, method: Method, density_matrix: Array, *
 
 
 def commutator_norm(fock: Array, density_matrix: Array, overlap: Array) -> float:
-    """|FDS - SDF|_F in Hartree: zero where the density matrix is self-consistent."""
+    """|FDS - SDF|_F in Hartree: zero where the density matrix is self-consistent.
+
+    Of alpha and beta (2, n_ao, n_ao) the root of twice the sum of their squares: a closed shell has the same
+    commutator whether its spins are told apart or not.
+    """
     product = fock @ density_matrix @ overlap
-    return float(np.linalg.norm(product - product.T))
+    n_spins = product.size // overlap.size
+    return float(np.sqrt(n_spins) * np.linalg.norm(product - product.swapaxes(-1, -2)))
 
 
 @dataclass(frozen=True)
@@ -79,7 +91,7 @@ def run_scf(structure: Structure, method: Method, density_matrix: Array | None =
     Args:
         structure: the molecule.
         method: settings of the labels.
-        density_matrix: (n_ao, n_ao) to start from; None for PySCF's minao guess.
+        density_matrix: (n_ao, n_ao), unrestricted (2, n_ao, n_ao), to start from; None for PySCF's minao guess.
         threads: OpenMP threads of PySCF.
     """
     with lib.with_omp_threads(threads):

@@ -30,13 +30,14 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class StartingPoint:
-    """What is known of a molecule before a network is asked; all (n_ao, n_ao), PySCF AO order.
+    """What is known of a molecule before a network is asked; PySCF AO order.
 
     Attributes:
-        baseline: H0, Hartree.
-        root: S^(1/2).
-        inverse_root: S^(-1/2).
-        density: density matrix of H0's orbitals in the orthogonalised basis; its trace is the number of electrons.
+        baseline: (n_ao, n_ao) H0, Hartree.
+        root: (n_ao, n_ao) S^(1/2).
+        inverse_root: (n_ao, n_ao) S^(-1/2).
+        density: (n_ao, n_ao) density matrix of H0's orbitals in the orthogonalised basis; its trace is the number of
+            electrons.  Unrestricted: (2, n_ao, n_ao), alpha + beta and alpha - beta.
     """
 
     baseline: Array
@@ -45,8 +46,16 @@ class StartingPoint:
     density: Array
 
     @classmethod
-    def of(cls, structure: Structure, basis: BasisSet, potentials: AtomicPotentials) -> StartingPoint:
-        """For a closed-shell molecule.
+    def of(
+        cls, structure: Structure, basis: BasisSet, potentials: AtomicPotentials, *, unrestricted: bool = False
+    ) -> StartingPoint:
+        """For a molecule.
+
+        Args:
+            structure: a closed shell unless ``unrestricted``.
+            basis: of all matrices.
+            potentials: of H0.
+            unrestricted: whether alpha and beta fill levels of their own.
 
         Raises:
             BasisError: if functions of the basis nearly depend on each other, or an element has no potential.
@@ -62,16 +71,38 @@ class StartingPoint:
         root, inverse_root = ((vectors * values**power) @ vectors.T for power in (0.5, -0.5))
         baseline = potential_hamiltonian(mol, potentials)
         energies, orbitals = np.linalg.eigh(inverse_root @ baseline @ inverse_root)
-        occupied = orbitals * smooth_occupations(energies, structure.n_electrons)
-        return cls(baseline, root, inverse_root, occupied @ orbitals.T)
+        n, spin = structure.n_electrons, structure.spin if unrestricted else 0
+        if n + spin > 2 * len(energies):
+            raise BasisError(
+                f"{structure.label}: {(n + spin) // 2} electrons of one spin do not fit into the {len(energies)} "
+                f"functions of '{basis.name}'; choose a larger basis, or check charge and spin"
+            )
+        alpha, beta = ((orbitals * smooth_occupations(energies, count)) @ orbitals.T for count in (n + spin, n - spin))
+        density = 0.5 * np.stack([alpha + beta, alpha - beta]) if unrestricted else alpha
+        return cls(baseline, root, inverse_root, density)
 
     def correction(self, hamiltonian: Array) -> Array:
-        """X (H - H0) X of a Hamiltonian H."""
-        return _symmetric(self.inverse_root @ (hamiltonian - self.baseline) @ self.inverse_root)
+        """X (H - H0) X of a Hamiltonian H.
+
+        Args:
+            hamiltonian: (n_ao, n_ao), or (2, n_ao, n_ao): the mean of alpha and beta, and half their difference,
+                of which H0 knows nothing.
+        """
+        return _symmetric(self.inverse_root @ (hamiltonian - self._known(hamiltonian)) @ self.inverse_root)
 
     def hamiltonian(self, correction: Array) -> Array:
         """The inverse of :meth:`correction`."""
-        return self.baseline + _symmetric(self.root @ correction @ self.root)
+        return self._known(correction) + _symmetric(self.root @ correction @ self.root)
+
+    def _known(self, like: Array) -> Array:
+        return self.baseline if like.ndim == 2 else np.stack([self.baseline, np.zeros_like(self.baseline)])
+
+
+def each_spin(components: Array) -> Array:
+    """(2, n, n) mean and half difference -> alpha and beta; (n, n) stays as it is."""
+    return (
+        components if components.ndim == 2 else np.stack([components[0] + components[1], components[0] - components[1]])
+    )
 
 
 def smooth_occupations(energies: Array, n_electrons: int, width: float = SMEARING) -> Array:
@@ -95,4 +126,4 @@ def smooth_occupations(energies: Array, n_electrons: int, width: float = SMEARIN
 
 
 def _symmetric(matrix: Array) -> Array:
-    return 0.5 * (matrix + matrix.T)
+    return 0.5 * (matrix + matrix.swapaxes(-1, -2))

@@ -172,6 +172,12 @@ class ReferenceRecord:
         return self.spin_hamiltonian is not None
 
     @property
+    def hamiltonian_components(self) -> NDArray[np.float64]:
+        """(2, n_ao, n_ao) mean and half difference of alpha and beta, Hartree; restricted: (n_ao, n_ao)."""
+        spin = self.spin_hamiltonian
+        return self.hamiltonian if spin is None else np.stack([self.hamiltonian, spin])
+
+    @property
     def hamiltonian_alpha(self) -> NDArray[np.float64]:
         """(n_ao, n_ao) Fock matrix of alpha, Hartree; restricted: the only one."""
         return self.hamiltonian if self.spin_hamiltonian is None else self.hamiltonian + self.spin_hamiltonian

@@ -78,12 +78,12 @@ def test_block_means_are_means_of_blocks():
 
 def test_orbital_errors_of_shifted_levels():
     reference = np.array([-20.0, -1.0, -0.5, 0.1, 0.3])
-    error = judge.orbital_values(judge.Levels("", 3, reference, reference + np.array([0.0, 0.1, -0.2, 0.3, 9.0])))
+    error = judge.orbital_values([judge.Levels("", 3, reference, reference + np.array([0.0, 0.1, -0.2, 0.3, 9.0]))])
     assert error == pytest.approx({"occupied_energy_mae": 0.1, "homo_error": 0.2, "lumo_error": 0.3, "gap_error": 0.5})
 
 
 def test_no_lumo_in_a_full_basis():
-    error = judge.orbital_values(judge.Levels("", 1, np.array([-1.1]), np.array([-1.0])))
+    error = judge.orbital_values([judge.Levels("", 1, np.array([-1.1]), np.array([-1.0]))])
     assert error.keys() == {"occupied_energy_mae", "homo_error"}
 
 

@@ -135,7 +135,7 @@ def test_numbers_of_the_page_are_those_of_the_file(compared, page):
 
 
 def test_the_same_picture_gives_the_same_file(compared):
-    levels = compared[1].judges["hamiltonian"].shown
+    levels = compared[1].judges["hamiltonian"].shown[0]
     shown = levels.reference, levels.predicted, levels.n_occupied
     assert pictures.level_diagram(*shown) == pictures.level_diagram(*shown)
 

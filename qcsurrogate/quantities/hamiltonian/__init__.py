@@ -55,7 +55,7 @@ class Hamiltonian(Quantity):
     def new_model(self, settings: HamiltonianSettings, labels: HamiltonianDataset, *, seed: int) -> HamiltonianModel:
         torch.manual_seed(seed)
         basis = labels.orbital_basis.restricted_to(labels.elements)
-        model = HamiltonianModel(basis, with_neighbours(settings, labels), labels.potentials)
+        model = HamiltonianModel(basis, with_neighbours(settings, labels), labels.potentials, labels.n_components)
         model.fit_statistics(labels)
         return model
 
@@ -63,7 +63,8 @@ class Hamiltonian(Quantity):
         with readable(self.name):
             settings = validated(HamiltonianSettings, description["settings"])
             basis = BasisSet.from_dict(description["orbital_basis"])
-            return HamiltonianModel(basis, settings, potentials_from_dict(description["potentials"]))
+            potentials = potentials_from_dict(description["potentials"])
+            return HamiltonianModel(basis, settings, potentials, description["n_components"])
 
     def surrogate(self, model: HamiltonianModel, metadata: ModelMetadata) -> HamiltonianSurrogate:
         return HamiltonianSurrogate(model, metadata)

@@ -51,8 +51,9 @@ class BlockErrors:
         self.errors: list[Array] = []
 
     def add(self, structure: Structure, predicted: Array, reference: Array) -> None:
-        """Add one molecule's (n_ao, n_ao) matrices, Hartree."""
-        error = np.abs(predicted - reference)
+        """Add one molecule's ([2,] n_ao, n_ao) matrices, Hartree; of two spins the mean of their errors."""
+        n = predicted.shape[-1]
+        error = np.abs(predicted - reference).reshape(-1, n, n).mean(axis=0)
         numbers = structure.atomic_numbers
         atoms = np.arange(len(structure))
         blocks = block_means(error, self._basis.offsets(numbers))

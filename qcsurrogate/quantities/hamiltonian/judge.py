@@ -23,7 +23,9 @@ from qcsurrogate.density.densities import OrbitalDensity
 from qcsurrogate.quantities.hamiltonian.breakdown import SHELL_LETTERS, BlockErrors
 from qcsurrogate.quantities.hamiltonian.prediction import HamiltonianPrediction
 from qcsurrogate.quantities.hamiltonian.surrogate import HamiltonianSurrogate
-from qcsurrogate.reference.orbitals import Orbitals
+from qcsurrogate.reference.kohn_sham import spin_square
+from qcsurrogate.reference.orbitals import MolecularOrbitals
+from qcsurrogate.store.store import Store
 from qcsurrogate.units import EV_PER_HARTREE
 
 Array = NDArray[np.float64]
@@ -35,7 +37,8 @@ MATRIX = (
         "hamiltonian_frobenius_per_sqrt_n",
         "Frobenius norm of the Hamiltonian error / sqrt(N)",
         "hartree",
-        "sqrt(sum_ij (H_pred - H_ref)_ij^2 / N), N electrons: a norm, no mean; not diluted as molecules grow",
+        "sqrt(sum_ij (H_pred - H_ref)_ij^2 / N), N electrons: a norm, no mean; not diluted as molecules grow; of two "
+        "spins the mean square",
     ),
     Figure("baseline_mae", "Mean error of H0, no network", "hartree", "mean over all elements of |H_0 - H_ref|"),
 )
@@ -43,8 +46,8 @@ ORBITALS = (
     Figure(
         "occupied_energy_mae", "Occupied energies", "hartree", "mean over occupied |e_pred - e_ref|, HC = SCe", "eV"
     ),
-    Figure("homo_error", "HOMO energy", "hartree", "|HOMO_pred - HOMO_ref|", "eV"),
-    Figure("lumo_error", "LUMO energy", "hartree", "|LUMO_pred - LUMO_ref|", "eV"),
+    Figure("homo_error", "HOMO energy", "hartree", "|HOMO_pred - HOMO_ref|; the highest of either spin", "eV"),
+    Figure("lumo_error", "LUMO energy", "hartree", "|LUMO_pred - LUMO_ref|; the lowest of either spin", "eV"),
     Figure("gap_error", "HOMO-LUMO gap", "hartree", "|gap_pred - gap_ref|", "eV"),
     Figure(
         "occupied_subspace_defect",
@@ -61,6 +64,15 @@ ORBITALS = (
         "share",
     ),
 )
+SPIN = (
+    Figure(
+        "spin_density_nmae",
+        "Spin density error",
+        "%",
+        "100 * int |m - m_KS| dr / N on a PySCF grid, m = rho_alpha - rho_beta, N electrons",
+    ),
+    Figure("spin_square_error", "<S^2>", "1", "|<S^2>_pred - <S^2>_ref| of the Kohn-Sham determinants"),
+)
 
 _LEVELS = (
     (CHEMICAL_ACCURACY_HARTREE / 10, CHEMICAL_ACCURACY_HARTREE),
@@ -74,18 +86,19 @@ _LEVELS = (
 
 @dataclass(frozen=True, eq=False)
 class Levels:
-    """Reference and predicted orbital energies (n_ao,), Hartree, of one molecule."""
+    """Reference and predicted orbital energies (n_ao,), Hartree, of one molecule, or of one of its spins."""
 
     name: str
     n_occupied: int
     reference: Array
     predicted: Array
+    spin: str = ""
 
 
 class HamiltonianJudge(Judge):
     """See :class:`qcsurrogate.comparison.judge.Judge`."""
 
-    figures: ClassVar[Sequence[Figure]] = (*MATRIX, *ORBITALS)
+    figures: ClassVar[Sequence[Figure]] = (*MATRIX, *ORBITALS, *SPIN)
     rules: ClassVar[Sequence[Rule]] = (
         Rule("hamiltonian_mae", "Hamiltonian error", (50e-6, 500e-6), beats=("baseline_mae", "H0 alone")),
         Rule("occupied_energy_mae", "Orbital-energy error", *_LEVELS),
@@ -95,29 +108,36 @@ class HamiltonianJudge(Judge):
 
     def __init__(self, surrogate: HamiltonianSurrogate) -> None:
         self.blocks = BlockErrors(surrogate.orbital_basis)
-        self.levels: list[Levels] = []
-        self.shown: Levels | None = None
+        self.unrestricted = surrogate.method.unrestricted
+        self.levels: list[tuple[Levels, ...]] = []
+        self.shown: tuple[Levels, ...] = ()
+
+    def mismatches(self, store: Store, elements: Sequence[int]) -> list[str]:
+        ours, theirs = (
+            "unrestricted" if flag else "restricted" for flag in (self.unrestricted, store.spec.method.unrestricted)
+        )
+        return [f"{ours} Kohn-Sham against {theirs}"] if ours != theirs else []
 
     def measure(self, prediction: HamiltonianPrediction, reference: Reference, *, on_grid: bool) -> Values:
-        hamiltonian, record = finite(prediction.hamiltonian, "Hamiltonian"), reference.record
+        hamiltonian, truth = finite(prediction.hamiltonian, "Hamiltonian"), reference.hamiltonian
         orbitals = self.orbitals(prediction, reference)
         levels = self._levels(orbitals, reference)
-        values = matrix_values(hamiltonian, record.hamiltonian, reference.n_electrons) | orbital_values(levels)
-        values["baseline_mae"] = float(np.abs(prediction.baseline - record.hamiltonian).mean())
-        spaces = (reference.orbitals.coefficients, orbitals.coefficients, record.overlap, reference.n_occupied)
-        values["occupied_subspace_defect"] = occupied_subspace_defect(*spaces)
-        values["orbital_cosine_defect"] = float(orbital_cosine_defects(*spaces).mean())
-        density = MeasuredDensity(OrbitalDensity(reference.mol, orbitals.density_matrix), reference.structure)
+        values = matrix_values(hamiltonian, truth, reference.n_electrons) | orbital_values(levels)
+        values["baseline_mae"] = float(np.abs(prediction.baseline - truth).mean())
+        values |= space_values(orbitals, reference)
+        density = MeasuredDensity(OrbitalDensity(reference.mol, orbitals.total_density_matrix), reference.structure)
         values |= density_values(density, reference, on_grid=on_grid)
-        self.blocks.add(reference.structure, hamiltonian, record.hamiltonian)
+        if self.unrestricted:
+            values |= spin_values(orbitals, reference, on_grid=on_grid)
+        self.blocks.add(reference.structure, hamiltonian, truth)
         self.levels.append(levels)
         return values
 
-    def orbitals(self, prediction: HamiltonianPrediction, reference: Reference) -> Orbitals:
+    def orbitals(self, prediction: HamiltonianPrediction, reference: Reference) -> MolecularOrbitals:
         return reference.orbitals_of(prediction.hamiltonian)
 
     def density(self, prediction: HamiltonianPrediction, reference: Reference) -> OrbitalDensity:
-        return OrbitalDensity(reference.mol, self.orbitals(prediction, reference).density_matrix)
+        return OrbitalDensity(reference.mol, self.orbitals(prediction, reference).total_density_matrix)
 
     def breakdown(self) -> Breakdown:
         return self.blocks.summary()
@@ -125,8 +145,12 @@ class HamiltonianJudge(Judge):
     def show(self, prediction: HamiltonianPrediction, reference: Reference, name: str) -> None:
         self.shown = self._levels(self.orbitals(prediction, reference), reference, name)
 
-    def _levels(self, orbitals: Orbitals, reference: Reference, name: str = "") -> Levels:
-        return Levels(name, reference.n_occupied, reference.orbitals.energies, orbitals.energies)
+    def _levels(self, orbitals: MolecularOrbitals, reference: Reference, name: str = "") -> tuple[Levels, ...]:
+        spins = ("alpha", "beta") if self.unrestricted else ("",)
+        return tuple(
+            Levels(name, ours.n_occupied, truth.energies, ours.energies, spin)
+            for spin, ours, truth in zip(spins, orbitals.sets, reference.orbitals.sets, strict=True)
+        )
 
     def sections(self, comparison: Comparison, label: str) -> list[Section]:
         return [self._orbital_section(comparison, label), self._matrix_section(comparison, label)]
@@ -134,8 +158,9 @@ class HamiltonianJudge(Judge):
     def _orbital_section(self, comparison: Comparison, label: str) -> Section:
         """Parity of orbital energies and gap, and the levels of one molecule."""
         metrics = comparison.metrics[label]
-        reference = np.concatenate([m.reference[: m.n_occupied] for m in self.levels])
-        predicted = np.concatenate([m.predicted[: m.n_occupied] for m in self.levels])
+        sets = [levels for molecule in self.levels for levels in molecule]
+        reference = np.concatenate([s.reference[: s.n_occupied] for s in sets])
+        predicted = np.concatenate([s.predicted[: s.n_occupied] for s in sets])
         valence = reference > pictures.CORE_HARTREE
         valence = valence if valence.any() else ~valence
         shown = [
@@ -147,8 +172,8 @@ class HamiltonianJudge(Judge):
                 "lower panel shows how far off. The numbers in the table include the core.",
             )
         ]
-        pairs = [np.stack([m.reference, m.predicted])[:, m.n_occupied - 1 : m.n_occupied + 1] for m in self.levels]
-        if gaps := [np.diff(pair)[:, 0] for pair in pairs if pair.shape[1] == 2]:
+        pairs = [np.diff(frontier(molecule), axis=0)[0] for molecule in self.levels]
+        if gaps := [pair for pair in pairs if np.isfinite(pair).all()]:
             shown.append(
                 Picture(
                     "HOMO-LUMO gap",
@@ -157,15 +182,14 @@ class HamiltonianJudge(Judge):
                     f"One point per molecule ({len(gaps)}).",
                 )
             )
-        if self.shown is not None:
-            shown.append(_level_picture(self.shown))
+        shown += [_level_picture(levels) for levels in self.shown]
         return Section(
             titled("Orbitals", label, comparison.breakdowns),
             (
                 "Energies from HC = SCe with the predicted Hamiltonian and the exact overlap. Orbital shapes are "
                 "fragile, because nearly degenerate orbitals mix freely; the occupied space is not.",
             ),
-            tables=(figure_table(metrics[f.name] for f in ORBITALS if f.name in metrics),),
+            tables=(figure_table(metrics[f.name] for f in (*ORBITALS, *SPIN) if f.name in metrics),),
             pictures=shown,
         )
 
@@ -185,22 +209,57 @@ class HamiltonianJudge(Judge):
 
 
 def matrix_values(predicted: Array, reference: Array, n_electrons: int) -> Values:
-    """Errors of an (n_ao, n_ao) matrix over all its elements."""
+    """Errors of ([2,] n_ao, n_ao) matrices over all their elements."""
     difference = np.abs(predicted - reference)
+    of_one = (difference**2).mean() * difference.shape[-1] ** 2
     return {
         "hamiltonian_mae": float(difference.mean()),
         "hamiltonian_largest_error": float(difference.max()),
-        "hamiltonian_frobenius_per_sqrt_n": float(np.sqrt((difference**2).sum() / n_electrons)),
+        "hamiltonian_frobenius_per_sqrt_n": float(np.sqrt(of_one / n_electrons)),
     }
 
 
-def orbital_values(levels: Levels) -> Values:
-    """Errors of ascending orbital energies of a closed shell."""
-    n, difference = levels.n_occupied, levels.predicted - levels.reference
-    values = {"occupied_energy_mae": float(np.abs(difference[:n]).mean()), "homo_error": abs(float(difference[n - 1]))}
-    if n < len(difference):
-        values["lumo_error"] = abs(float(difference[n]))
-        values["gap_error"] = abs(float(difference[n] - difference[n - 1]))
+def orbital_values(sets: Sequence[Levels]) -> Values:
+    """Errors of the orbital energies of a molecule, those of both spins together."""
+    occupied = np.concatenate([np.abs(s.predicted - s.reference)[: s.n_occupied] for s in sets])
+    (homo, reference_homo), (lumo, reference_lumo) = frontier(sets)
+    values = {"occupied_energy_mae": float(occupied.mean()), "homo_error": abs(homo - reference_homo)}
+    if np.isfinite(lumo):
+        values["lumo_error"] = abs(lumo - reference_lumo)
+        values["gap_error"] = abs((lumo - homo) - (reference_lumo - reference_homo))
+    return {name: float(value) for name, value in values.items()}
+
+
+def frontier(sets: Sequence[Levels]) -> Array:
+    """(2, 2) HOMO and LUMO of either spin, each predicted and of the reference; infinite where there is none."""
+    energies = [[(s.predicted, s.n_occupied), (s.reference, s.n_occupied)] for s in sets]
+    homo = [max(of_set[k][0][: of_set[k][1]].max(initial=-np.inf) for of_set in energies) for k in (0, 1)]
+    lumo = [min(of_set[k][0][of_set[k][1] :].min(initial=np.inf) for of_set in energies) for k in (0, 1)]
+    return np.array([homo, lumo])
+
+
+def space_values(orbitals: MolecularOrbitals, reference: Reference) -> Values:
+    """How far the occupied orbitals are from those of the reference, those of both spins together."""
+    missed, cosines = 0.0, []
+    for ours, truth in zip(orbitals.sets, reference.orbitals.sets, strict=True):
+        if ours.n_occupied:
+            spaces = truth.coefficients, ours.coefficients, reference.record.overlap, ours.n_occupied
+            missed += occupied_subspace_defect(*spaces) * ours.n_occupied
+            cosines.append(orbital_cosine_defects(*spaces))
+    every = np.concatenate(cosines)
+    return {"occupied_subspace_defect": missed / len(every), "orbital_cosine_defect": float(every.mean())}
+
+
+def spin_values(orbitals: MolecularOrbitals, reference: Reference, *, on_grid: bool) -> Values:
+    """Errors of what alpha has more than beta."""
+    record = reference.record
+    truth = record.density_matrix_alpha, record.density_matrix_beta
+    found = orbitals.spin_square(record.overlap)
+    values = {"spin_square_error": abs(found - spin_square(*truth, record.overlap))}
+    if on_grid:
+        difference = OrbitalDensity(reference.mol, orbitals.spin_density_matrix - (truth[0] - truth[1]))
+        wrong = np.abs(difference.on_points(reference.grid.points))
+        values["spin_density_nmae"] = float(100.0 * (reference.grid.weights @ wrong) / reference.n_electrons)
     return values
 
 
@@ -211,7 +270,7 @@ def _level_picture(levels: Levels) -> Picture:
     table = [
         (
             f"{i + 1}" + {n - 1: " HOMO", n: " LUMO"}.get(i, ""),
-            "2" if i < n else "0",
+            ("1" if levels.spin else "2") if i < n else "0",
             f"{levels.reference[i] * EV_PER_HARTREE:.4f}",
             f"{levels.predicted[i] * EV_PER_HARTREE:.4f}",
             unit.number(difference[i], sign=True),
@@ -219,7 +278,7 @@ def _level_picture(levels: Levels) -> Picture:
         for i in rows
     ]
     return Picture(
-        "Orbital levels of one molecule",
+        f"Orbital levels of one molecule{f', {levels.spin}' if levels.spin else ''}",
         pictures.level_diagram(levels.reference, levels.predicted, n),
         "Orbital-level diagram: reference levels left, surrogate levels right, with their differences.",
         f"{levels.name}, the molecule of median Hamiltonian error. Full lines are occupied, dashed lines empty; core "

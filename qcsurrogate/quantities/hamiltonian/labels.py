@@ -14,7 +14,7 @@ from qcsurrogate.basis import BasisSet
 from qcsurrogate.data.blocks import BlockLayouts, cut_blocks, to_bond_frame
 from qcsurrogate.data.datasets import InMemoryDataset, Sample, read_split
 from qcsurrogate.data.graphs import Graph, GraphSettings, PairKind, collate
-from qcsurrogate.reference.orthogonal import StartingPoint
+from qcsurrogate.reference.orthogonal import StartingPoint, each_spin
 from qcsurrogate.reference.potentials import AtomicPotential, AtomicPotentials, fit_potentials
 from qcsurrogate.store.spec import SplitName
 from qcsurrogate.store.store import Store
@@ -26,6 +26,8 @@ MOLECULES_TO_FIT = 48
 @dataclass(frozen=True)
 class BlockRows:
     """The blocks of symmetric matrices as irreps, molecule after molecule.
+
+    Unrestricted, every block holds those of two matrices: see :mod:`qcsurrogate.data.blocks`.
 
     Attributes:
         pairs: for each of a graph's ``pair_kinds`` (n_pairs, n_rows), in bond frames.
@@ -49,9 +51,9 @@ class HamiltonianBatch:
 
     Attributes:
         graph: with pairs.
-        labels: D = X (H - H0) X, Hartree.
-        inputs: density matrix of H0 in the same basis.
-        n_elements: matrix elements of all molecules.
+        labels: D = X (H - H0) X, Hartree; unrestricted: of the mean of both spins, and half their difference.
+        inputs: density matrix of H0 in the same basis; unrestricted: alpha + beta, and alpha - beta.
+        n_elements: matrix elements of all molecules, of both spins if unrestricted.
         neglected: sum of |D| over blocks beyond the reach of pairs.
     """
 
@@ -67,12 +69,12 @@ class HamiltonianBatch:
 
 
 def block_rows(matrix: NDArray[np.float64], graph: Graph, layouts: BlockLayouts) -> BlockRows:
-    """The blocks of a matrix of one molecule, (n_ao, n_ao) in PySCF's order, that its graph reaches."""
+    """The blocks of a matrix of one molecule, ([2,] n_ao, n_ao) in PySCF's order, that its graph reaches."""
     if graph.pairs is None:
         raise ValueError("blocks of a matrix need a graph with pairs")
     basis, numbers = layouts.basis, graph.atomic_numbers.tolist()
     order = basis.internal_order(numbers)
-    internal = torch.as_tensor(matrix[np.ix_(order, order)])
+    internal = torch.as_tensor(matrix[..., order[:, None], order])
     starts = basis.offsets(numbers)
     pairs, first = [], 0
     for kind, count in graph.pair_kinds:
@@ -119,9 +121,15 @@ class HamiltonianSample(Sample):
 
 
 class HamiltonianDataset(InMemoryDataset[HamiltonianSample]):
-    """X (H - H0) X of the molecules of a store, and what H0 says of them."""
+    """X (H - H0) X of the molecules of a store, and what H0 says of them.
+
+    Attributes:
+        potentials: of H0.
+        n_components: matrices of a molecule, 2 of an unrestricted store.
+    """
 
     potentials: Mapping[int, AtomicPotential]
+    n_components: int
 
     def rows_of_pairs(self, kind: PairKind) -> Tensor | None:
         """(n, n_rows) labels of all pairs of one kind, or None if it does not occur."""
@@ -152,15 +160,18 @@ class HamiltonianDataset(InMemoryDataset[HamiltonianSample]):
             elements: atomic numbers of the bases; those of all planned structures if None.
 
         Raises:
-            StoreError: if the split is empty, or the store is unrestricted.
+            StoreError: if the split is empty.
         """
-        keys, records = read_split(store, split, progress=progress)
-        basis = store.spec.method.orbital_basis(elements or sorted(store.atoms))
-        layouts = BlockLayouts(basis)
+        keys, records = read_split(store, split, progress=progress, unrestricted=True)
+        basis, unrestricted = (
+            store.spec.method.orbital_basis(elements or sorted(store.atoms)),
+            store.spec.method.unrestricted,
+        )
+        layouts = BlockLayouts(basis, 2 if unrestricted else 1)
         samples = []
         for record in records:
-            start = StartingPoint.of(record.structure, basis, potentials)
-            label = start.correction(record.hamiltonian)
+            start = StartingPoint.of(record.structure, basis, potentials, unrestricted=unrestricted)
+            label = start.correction(record.hamiltonian_components)
             graph = settings.graph(record.structure)
             rows, inputs = (block_rows(matrix, graph, layouts) for matrix in (label, start.density))
             samples.append(
@@ -170,11 +181,11 @@ class HamiltonianDataset(InMemoryDataset[HamiltonianSample]):
                     {kind: part for (kind, _), part in zip(graph.pair_kinds, rows.pairs, strict=True)},
                     inputs.to(dtype=dtype),
                     label.size,
-                    max(0.0, float(np.abs(label).sum()) - _covered(label, graph, basis)),
+                    _neglected(each_spin(label), graph, basis),
                 )
             )
         dataset = cls(samples, keys, basis, settings)
-        dataset.potentials = potentials
+        dataset.potentials, dataset.n_components = potentials, layouts.n_components
         return dataset
 
     def batch(self, indices: Sequence[int]) -> HamiltonianBatch:
@@ -196,7 +207,7 @@ class HamiltonianDataset(InMemoryDataset[HamiltonianSample]):
 
 def potentials_of(store: Store, elements: Sequence[int]) -> dict[int, AtomicPotential]:
     """The potentials of H0, fitted to molecules that are spread over the training split of a store."""
-    keys, _ = read_split(store, "train", progress=False)
+    keys, _ = read_split(store, "train", progress=False, unrestricted=True)
     basis = store.spec.method.orbital_basis(elements)
     chosen = [keys[i] for i in np.unique(np.linspace(0, len(keys) - 1, MOLECULES_TO_FIT).round().astype(int))]
     known: set[int] = set()
@@ -209,13 +220,14 @@ def potentials_of(store: Store, elements: Sequence[int]) -> dict[int, AtomicPote
     return fit_potentials(((r.structure, r.hamiltonian) for r in store.read_many(chosen)), basis)
 
 
-def _covered(matrix: NDArray[np.float64], graph: Graph, basis: BasisSet) -> float:
-    """Sum of |M| over the blocks that a graph reaches."""
+def _neglected(matrix: NDArray[np.float64], graph: Graph, basis: BasisSet) -> float:
+    """Sum of |M| over the blocks of ([2,] n_ao, n_ao) matrices that a graph does not reach."""
+    total = float(np.abs(matrix).sum())
     if graph.pairs is None:
-        return 0.0
+        return total
     n = graph.n_atoms
     reached = np.eye(n, dtype=bool)
     reached[graph.pairs.target.numpy(), graph.pairs.source.numpy()] = True
     reached |= reached.T
     owner = np.repeat(np.arange(n), np.diff(basis.offsets(graph.atomic_numbers.tolist())))
-    return float(np.abs(matrix)[reached[np.ix_(owner, owner)]].sum())
+    return max(0.0, total - float(np.abs(matrix)[..., reached[np.ix_(owner, owner)]].sum()))

@@ -16,6 +16,7 @@ from qcsurrogate.basis import BasisSet
 from qcsurrogate.conventions import inverse_order
 from qcsurrogate.data.blocks import BlockLayouts, from_bond_frame
 from qcsurrogate.data.graphs import EdgeSet, Graph, GraphSettings, PairKind, collate
+from qcsurrogate.errors import DomainError
 from qcsurrogate.models.base import SurrogateModel
 from qcsurrogate.models.encoder import Encoder
 from qcsurrogate.models.settings import HamiltonianSettings
@@ -31,6 +32,7 @@ from qcsurrogate.nn.scatter import gather
 from qcsurrogate.nn.so2 import HiddenGate, ToHidden
 from qcsurrogate.quantities.hamiltonian.labels import BlockRows, HamiltonianDataset, block_rows, join_rows
 from qcsurrogate.quantities.hamiltonian.pairs import PairHead, PairStatistics, SharedBlock
+from qcsurrogate.quantities.hamiltonian.spin import of_right_symmetry, spins_swapped
 from qcsurrogate.reference.orthogonal import StartingPoint
 from qcsurrogate.reference.potentials import AtomicPotentials, potentials_to_dict
 from qcsurrogate.structures import Structure
@@ -122,20 +124,31 @@ class PairReadout(nn.Module):
 class HamiltonianModel(SurrogateModel):
     """Predicts D = X (H - H0) X block by block, X = S^(-1/2); the matrix is symmetric by construction.
 
+    With two components it predicts the mean of the D of alpha and beta, and half their difference.
+    When alpha and beta are swapped, in the density of H0 and in the spin of the molecule, the first
+    stays and the second changes its sign, exactly: the network is asked for both, and what has the
+    other symmetry is taken away.  Without unpaired electrons there is no difference.
+
     Args:
         basis: orbital basis of the elements it is made for.
         settings: sizes; ``encoder.average_neighbours`` must be set.
         potentials: of H0.
+        n_components: 1 for restricted, 2 for unrestricted Kohn-Sham.
     """
 
     kind: ClassVar[str] = "hamiltonian"
     monitored: ClassVar[str] = "correction_mae"
 
-    def __init__(self, basis: BasisSet, settings: HamiltonianSettings, potentials: AtomicPotentials) -> None:
+    def __init__(
+        self, basis: BasisSet, settings: HamiltonianSettings, potentials: AtomicPotentials, n_components: int = 1
+    ) -> None:
         super().__init__()
+        if n_components not in (1, 2):
+            raise ValueError(f"a Hamiltonian model has 1 or 2 components, not {n_components}")
         self.orbital_basis, self.settings, self.potentials = basis, settings, dict(potentials)
+        self.n_components = n_components
         self.elements = tuple(sorted(basis.elements))
-        self.layouts = BlockLayouts(basis)
+        self.layouts = BlockLayouts(basis, n_components)
         self.features = feature_layout(basis)
         self.graphs = self.graph_settings(basis, settings)
         if self.graphs.pair_cutoff is None:
@@ -175,7 +188,7 @@ class HamiltonianModel(SurrogateModel):
         return self.corrections(structures, self.starting_points(structures))
 
     def check_prediction(self, structure: Structure, prediction: NDArray[np.float64]) -> None:
-        if not np.array_equal(prediction, prediction.T):
+        if not np.array_equal(prediction, prediction.swapaxes(-1, -2)):
             raise AssertionError(f"hamiltonian of {structure.label} is not exactly symmetric")
 
     def fit_statistics(self, labels: HamiltonianDataset) -> None:
@@ -194,6 +207,7 @@ class HamiltonianModel(SurrogateModel):
         for z in self.elements:
             layout = self.layouts.atom(z)
             invariant = torch.tensor([layout.channels[c].l == 0 for c in layout.row_channel.tolist()])
+            invariant &= ~layout.odd_in_spin
             for statistics, rows in (
                 (self.atom_labels, labels.rows_of_atoms(z)),
                 (self.atom_inputs, torch.cat(atoms[z])),
@@ -202,6 +216,17 @@ class HamiltonianModel(SurrogateModel):
 
     def forward(self, graph: Graph, inputs: BlockRows) -> tuple[list[Tensor], list[tuple[int, Tensor]]]:
         """Standardised rows of each kind of pair, sorted by |m|, and of the atoms of each element."""
+        pairs, atoms = self._rows(graph, inputs)
+        if self.n_components == 1:
+            return pairs, atoms
+        swapped_pairs, swapped_atoms = self._rows(graph.spins_swapped(), spins_swapped(inputs, graph, self.layouts))
+        odd = [self.block.odd_in_spin[self.block.place(kind)] for kind, _ in graph.pair_kinds]
+        return [of_right_symmetry(*rows) for rows in zip(pairs, swapped_pairs, odd, strict=True)], [
+            (z, of_right_symmetry(rows, swapped, self.layouts.atom(z).odd_in_spin))
+            for (z, rows), (_, swapped) in zip(atoms, swapped_atoms, strict=True)
+        ]
+
+    def _rows(self, graph: Graph, inputs: BlockRows) -> tuple[list[Tensor], list[tuple[int, Tensor]]]:
         nodes, edge_features = self.encoder(graph, self._known_of_atoms(graph, inputs))
         elements = self.encoder.element_index[graph.atomic_numbers]
         known = self._known_of_pairs(graph, inputs).to(nodes)
@@ -279,13 +304,14 @@ class HamiltonianModel(SurrogateModel):
         n_atoms = 0
         for (kind, part, prediction), rows in zip(self._by_kind(batch.graph, pairs), batch.labels.pairs, strict=True):
             wrong = self._pair_rows(kind, prediction, edges.lengths[part]) - rows.double()
-            error = self._blocks(kind, wrong, edges.wigner[part])
+            error = self._each_spin(self._blocks(kind, wrong, edges.wigner[part]))
             if kind[0] == kind[1]:
                 error = 0.5 * (error + _reverse(error, edges.target[part], edges.source[part]))
             between = between + error.abs().sum().cpu() * (1.0 if kind[0] == kind[1] else 2.0)
         for (z, prediction), (_, rows) in zip(atoms, batch.labels.atoms, strict=True):
             layout = self.layouts.atom(z)
-            error = layout.to_blocks(self._atom(self.atom_labels, z).restore(prediction) - rows.double())
+            wrong = self._atom(self.atom_labels, z).restore(prediction) - rows.double()
+            error = self._each_spin(layout.to_blocks(wrong))
             on_atoms = on_atoms + error.abs().sum().cpu()
             n_atoms += error.numel()
         return {
@@ -293,6 +319,13 @@ class HamiltonianModel(SurrogateModel):
             "atom_block_mae": (on_atoms, n_atoms),
             "pair_block_mae": (between, max(1, batch.n_elements - n_atoms)),
         }
+
+    def _each_spin(self, blocks: Tensor) -> Tensor:
+        """(n, 2, ...) mean and half difference -> alpha and beta."""
+        if self.n_components == 1:
+            return blocks
+        mean, half = blocks.unbind(1)
+        return torch.stack([mean + half, mean - half], dim=1)
 
     def _blocks(self, kind: PairKind, rows: Tensor, wigner: Tensor) -> Tensor:
         blocks = self.layouts.pair(kind).to_blocks(rows)
@@ -302,10 +335,18 @@ class HamiltonianModel(SurrogateModel):
         """H0 of several molecules, and what follows from it.
 
         Raises:
-            DomainError: for elements that the model was not trained on.
+            DomainError: for elements that the model was not trained on, or unpaired electrons in a restricted model.
         """
         self.check_elements(structures)
-        return [StartingPoint.of(structure, self.orbital_basis, self.potentials) for structure in structures]
+        unrestricted = self.n_components == 2
+        for structure in structures:
+            if structure.spin and not unrestricted:
+                raise DomainError(
+                    f"{structure.label} has spin {structure.spin} (unpaired electrons); this model was trained on "
+                    "restricted Kohn-Sham, closed shells only: train one on a store generated with "
+                    "method.spin_treatment: unrestricted"
+                )
+        return [StartingPoint.of(s, self.orbital_basis, self.potentials, unrestricted=unrestricted) for s in structures]
 
     @torch.no_grad()
     def corrections(
@@ -314,7 +355,8 @@ class HamiltonianModel(SurrogateModel):
         """D = X (H - H0) X of several molecules in one pass.
 
         Returns:
-            For each an (n_ao, n_ao) matrix in Hartree, PySCF AO order, exactly symmetric.
+            For each an (n_ao, n_ao) matrix in Hartree, PySCF AO order, exactly symmetric; with two components
+            (2, n_ao, n_ao), the mean of alpha and beta and half their difference.
         """
         weight = self.encoder.embedding.weight
         graphs = [self.graphs.graph(s) for s in structures]
@@ -329,12 +371,13 @@ class HamiltonianModel(SurrogateModel):
         self, graph: Graph, pairs: Sequence[Tensor], atoms: list[tuple[int, Tensor]]
     ) -> list[NDArray[np.float64]]:
         """The matrix of every molecule in internal order, from the network's output for a whole batch."""
+        leading = () if self.n_components == 1 else (self.n_components,)
         place: list[slice] = []
         matrices: list[NDArray[np.float64]] = []
         for numbers in graph.atomic_numbers.split(list(graph.atom_counts)):
             starts = self.orbital_basis.offsets(numbers.tolist()).tolist()
             place += [slice(a, b) for a, b in itertools.pairwise(starts)]
-            matrices.append(np.zeros((starts[-1], starts[-1])))
+            matrices.append(np.zeros((*leading, starts[-1], starts[-1])))
         owner = graph.molecule.tolist()
         edges = _pairs(graph)
         for kind, part, prediction in self._by_kind(graph, [rows.cpu() for rows in pairs]):
@@ -343,23 +386,24 @@ class HamiltonianModel(SurrogateModel):
             share = 0.5 if kind[0] == kind[1] else 1.0
             for i, j, block in zip(edges.target[part].tolist(), edges.source[part].tolist(), blocks, strict=True):
                 matrix = matrices[owner[i]]
-                matrix[place[i], place[j]] += share * block
-                matrix[place[j], place[i]] += share * block.T
+                matrix[..., place[i], place[j]] += share * block
+                matrix[..., place[j], place[i]] += share * block.swapaxes(-1, -2)
         for z, prediction in atoms:
             blocks = self.layouts.atom(z).to_blocks(self._atom(self.atom_labels, z).restore(prediction)).cpu().numpy()
             for i, block in zip(graph.atoms_by_element[z].tolist(), blocks, strict=True):
-                matrices[owner[i]][place[i], place[i]] = 0.5 * (block + block.T)
+                matrices[owner[i]][..., place[i], place[i]] = 0.5 * (block + block.swapaxes(-1, -2))
         return matrices
 
     def _to_pyscf_order(self, matrix: NDArray[np.float64], atomic_numbers: list[int]) -> NDArray[np.float64]:
         order = inverse_order(self.orbital_basis.internal_order(atomic_numbers))
-        return matrix[np.ix_(order, order)]
+        return matrix[..., order[:, None], order]
 
     def description(self) -> dict[str, Any]:
         return {
             "orbital_basis": self.orbital_basis.to_dict(),
             "settings": self.settings.model_dump(mode="json"),
             "potentials": potentials_to_dict(self.potentials),
+            "n_components": self.n_components,
         }
 
 
@@ -373,7 +417,7 @@ def _reverse(blocks: Tensor, target: Tensor, source: Tensor) -> Tensor:
     n = int(torch.maximum(target.max(), source.max())) + 1
     forward, backward = target * n + source, source * n + target
     order = torch.argsort(forward)
-    return blocks[order[torch.searchsorted(forward[order], backward)]].transpose(1, 2)
+    return blocks[order[torch.searchsorted(forward[order], backward)]].mT
 
 
 def _pairs(graph: Graph) -> EdgeSet:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from qcsurrogate.basis import BasisSet, ElementBasis
-from qcsurrogate.data.blocks import BlockLayouts, Channel, block_channels
+from qcsurrogate.data.blocks import BlockLayouts, Channel, block_channels, of_components
 from qcsurrogate.data.graphs import PairKind
 from qcsurrogate.models.statistics import SMALLEST_SCALE, Float64Buffers
 from qcsurrogate.nn.layout import BondOrder, Row, bond_order
@@ -28,15 +28,18 @@ class SharedBlock:
         order: its rows by |m|.
         channels: its irreps.
         kinds: pairs of elements (first >= second), in order.
+        group: (n_rows,) rows of one irrep and one |m| have one number.
+        invariant: (n_rows,) which may have a mean.
+        odd_in_spin: (n_rows,) which change their sign when the spins are swapped.
     """
 
     def __init__(self, basis: BasisSet, layouts: BlockLayouts) -> None:
         counts = [max(e.angular_momenta.count(l) for e in basis.elements.values()) for l in range(basis.l_max + 1)]
         momenta = [l for l, count in enumerate(counts) for _ in range(count)]
         starts = [sum(counts[:l]) for l in range(len(counts))]
-        self.channels: tuple[Channel, ...] = block_channels(momenta, momenta)
+        self.channels: tuple[Channel, ...] = of_components(block_channels(momenta, momenta), layouts.n_components)
         rows, self.order = _ordered(self.channels)
-        number = {(c.first_shell, c.second_shell, c.l): k for k, c in enumerate(self.channels)}
+        number = {(c.component, c.first_shell, c.second_shell, c.l): k for k, c in enumerate(self.channels)}
         row_starts = torch.cumsum(torch.tensor([0, *(2 * c.l + 1 for c in self.channels)]), 0).tolist()
         place = torch.argsort(self.order.index).tolist()
         elements = sorted(basis.elements)
@@ -52,7 +55,7 @@ class SharedBlock:
             first, second = (_shared_shells(basis[z], starts) for z in kind)
             _, order = _ordered(own)
             in_shared = [
-                row_starts[number[first[c.first_shell], second[c.second_shell], c.l]] + m
+                row_starts[number[c.component, first[c.first_shell], second[c.second_shell], c.l]] + m
                 for c in own
                 for m in range(2 * c.l + 1)
             ]
@@ -67,7 +70,8 @@ class SharedBlock:
         owner = [c for c, channel in enumerate(self.channels) for _ in range(2 * channel.l + 1)]
         l_top = 1 + max(c.l for c in self.channels)
         self.group = torch.tensor([owner[k] * l_top + abs(row.m) for k, row in ordered])
-        self.invariant = torch.tensor([row.m == 0 and row.natural for _, row in ordered])
+        self.odd_in_spin = torch.tensor([self.channels[owner[k]].component == 1 for k, _ in ordered])
+        self.invariant = torch.tensor([row.m == 0 and row.natural for _, row in ordered]) & ~self.odd_in_spin
 
     @property
     def n_rows(self) -> int:
@@ -198,8 +202,8 @@ class PairStatistics(Float64Buffers):
     def _factors(self, kind: PairKind, row: int) -> list[tuple[object, ...]]:
         channel = self.block.channels[int(self.block.group[row]) // (1 + max(c.l for c in self.block.channels))]
         return [
-            (kind[0], channel.first_shell),
-            (kind[1], channel.second_shell),
+            (kind[0], channel.component, channel.first_shell),
+            (kind[1], channel.component, channel.second_shell),
             ("row", int(self.block.group[row])),
         ]
 

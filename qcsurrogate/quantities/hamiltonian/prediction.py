@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from qcsurrogate.basis import BasisSet
-from qcsurrogate.density.densities import OrbitalDensity
+from qcsurrogate.density.densities import OrbitalDensity, as_points
 from qcsurrogate.errors import BasisError, SpecError
 from qcsurrogate.prediction.results import MOMENTS, PredictionWithDensity, read_only
 from qcsurrogate.reference.evaluation import OneShot, evaluate_once
-from qcsurrogate.reference.orbitals import Orbitals
+from qcsurrogate.reference.orbitals import MolecularOrbitals
 
 if TYPE_CHECKING:
     from pyscf.gto import Mole
@@ -23,11 +23,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class HamiltonianPrediction(PredictionWithDensity):
-    """A Kohn-Sham Hamiltonian and what its orbitals say; closed shells.
+    """A Kohn-Sham Hamiltonian and what its orbitals say.
+
+    Restricted, both spins share their orbitals.  Unrestricted, the Hamiltonian and everything of its
+    orbitals has a first axis of length 2, alpha and beta, as in PySCF's UKS.
 
     Attributes:
         orbital_basis: the basis of all matrices.
-        hamiltonian: (n_ao, n_ao) Fock matrix in Hartree, PySCF AO order, symmetric.
+        hamiltonian: ([2,] n_ao, n_ao) Fock matrix in Hartree, PySCF AO order, symmetric.
         baseline: (n_ao, n_ao) H0 that the network has corrected, Hartree.
 
     Raises:
@@ -59,20 +62,30 @@ class HamiltonianPrediction(PredictionWithDensity):
 
     conventions: ClassVar[tuple[str, ...]] = (
         "All matrices are over 'orbital_basis'; H C = S C e. 'baseline' is H0, which the network has corrected. The "
-        "density matrix holds two electrons in each occupied "
-        "orbital.",
+        "density matrix holds two electrons in each occupied orbital; where 'hamiltonian' and what follows from it "
+        "have a first axis of length 2 (alpha, beta; unrestricted), one. HOMO and LUMO are then the highest occupied "
+        "and the lowest empty orbital of either spin.",
         MOMENTS,
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         n = self.orbital_basis.n_functions(self.structure.atomic_numbers)
-        for what, matrix in (("Hamiltonian", self.hamiltonian), ("baseline", self.baseline)):
-            if matrix.shape != (n, n):
-                raise BasisError(
-                    f"the {what} of {self.structure.label} has the shape {matrix.shape}; expected {(n, n)}, the "
-                    f"functions of '{self.orbital_basis.name}'"
-                )
+        shapes = [(n, n), (2, n, n)][self.structure.spin > 0 :]  # one set of orbitals has no unpaired electrons
+        self._require_shape("Hamiltonian", self.hamiltonian, shapes)
+        self._require_shape("baseline", self.baseline, [(n, n)])
+
+    def _require_shape(self, what: str, matrix: NDArray[np.float64], expected: Sequence[tuple[int, ...]]) -> None:
+        if matrix.shape not in expected:
+            raise BasisError(
+                f"the {what} of {self.structure.label} has the shape {matrix.shape}; expected "
+                f"{' or '.join(map(str, expected))}, the functions of '{self.orbital_basis.name}'"
+            )
+
+    @property
+    def unrestricted(self) -> bool:
+        """Whether each spin has its own orbitals."""
+        return self.hamiltonian.ndim == 3
 
     @cached_property
     def mol(self) -> Mole:
@@ -85,37 +98,32 @@ class HamiltonianPrediction(PredictionWithDensity):
         return read_only(self.mol.intor_symmetric("int1e_ovlp"))
 
     @cached_property
-    def _orbitals(self) -> Orbitals:
-        return Orbitals.of(self.hamiltonian, self.overlap, self.n_occupied)
+    def _orbitals(self) -> MolecularOrbitals:
+        return MolecularOrbitals.of(self.hamiltonian, self.overlap, self.structure)
 
     @cached_property
     def mo_energy(self) -> NDArray[np.float64]:
-        """(n_ao,) orbital energies in Hartree, ascending: H C = S C e."""
+        """([2,] n_ao) orbital energies in Hartree, ascending: H C = S C e."""
         return read_only(self._orbitals.energies)
 
     @cached_property
     def mo_coeff(self) -> NDArray[np.float64]:
-        """(n_ao, n_mo) orbital coefficients, C^T S C = 1; the largest one of each orbital is positive."""
+        """([2,] n_ao, n_mo) orbital coefficients, C^T S C = 1; the largest one of each orbital is positive."""
         return read_only(self._orbitals.coefficients)
-
-    @property
-    def n_occupied(self) -> int:
-        """Number of doubly occupied orbitals."""
-        return self.structure.n_electrons // 2
 
     @cached_property
     def mo_occ(self) -> NDArray[np.float64]:
-        """(n_ao,) occupations, 2 for the lowest orbitals and 0 above."""
+        """([2,] n_ao) occupations, 2 (unrestricted: 1) for the lowest orbitals and 0 above."""
         return read_only(self._orbitals.occupations)
 
     @property
     def homo(self) -> float:
-        """Energy of the highest occupied orbital, Hartree; NaN without electrons."""
+        """Energy of the highest occupied orbital (of either spin), Hartree; NaN without electrons."""
         return self._orbitals.homo
 
     @property
     def lumo(self) -> float:
-        """Energy of the lowest empty orbital, Hartree; NaN where the basis has none."""
+        """Energy of the lowest empty orbital (of either spin), Hartree; NaN where the basis has none."""
         return self._orbitals.lumo
 
     @property
@@ -125,13 +133,37 @@ class HamiltonianPrediction(PredictionWithDensity):
 
     @cached_property
     def density_matrix(self) -> NDArray[np.float64]:
-        """(n_ao, n_ao) one-particle density matrix of the orbitals, tr(D S) = number of electrons."""
+        """([2,] n_ao, n_ao) one-particle density matrix of the orbitals: what an SCF starts from, as ``dm0``."""
         return read_only(self._orbitals.density_matrix)
+
+    @cached_property
+    def spin_density_matrix(self) -> NDArray[np.float64]:
+        """(n_ao, n_ao) density matrix of alpha less that of beta; zero if restricted."""
+        return read_only(self._orbitals.spin_density_matrix)
+
+    @property
+    def spin_square(self) -> float:
+        """<S^2> of the determinant; 0 if restricted."""
+        return self._orbitals.spin_square(self.overlap)
 
     @property
     def electron_density(self) -> OrbitalDensity:
-        """The density of the density matrix."""
-        return OrbitalDensity(self.mol, self.density_matrix)
+        """The density of both spins together."""
+        return OrbitalDensity(self.mol, self._orbitals.total_density_matrix)
+
+    def spin_density(self, points: ArrayLike) -> NDArray[np.float64]:
+        """Density of alpha less that of beta on points; zero if restricted.
+
+        Args:
+            points: (n, 3) in bohr, any number of them.
+
+        Returns:
+            (n,) electrons / bohr^3.
+
+        Raises:
+            StructureError: if the points are not finite numbers of shape (n, 3).
+        """
+        return OrbitalDensity(self.mol, self.spin_density_matrix).on_points(as_points(points))
 
     def evaluate(self, *, threads: int = 1) -> OneShot:
         """Total energy of the density matrix, and how far it is from self-consistency; one Fock build.

@@ -9,6 +9,7 @@ from qcsurrogate.models.files import ModelMetadata
 from qcsurrogate.prediction.surrogate import Surrogate
 from qcsurrogate.quantities.hamiltonian.model import HamiltonianModel
 from qcsurrogate.quantities.hamiltonian.prediction import HamiltonianPrediction
+from qcsurrogate.reference.orthogonal import each_spin
 from qcsurrogate.structures import Structure
 
 
@@ -24,6 +25,8 @@ class HamiltonianSurrogate(Surrogate[HamiltonianPrediction]):
         starts = self.model.starting_points(structures)
         corrections = self.model.corrections(structures, starts)
         return [
-            HamiltonianPrediction(structure, self.orbital_basis, start.hamiltonian(correction), start.baseline)
+            HamiltonianPrediction(
+                structure, self.orbital_basis, each_spin(start.hamiltonian(correction)), start.baseline
+            )
             for structure, start, correction in zip(structures, starts, corrections, strict=True)
         ]
