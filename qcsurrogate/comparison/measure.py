@@ -18,7 +18,6 @@ from qcsurrogate.reference.atoms import FreeAtoms
 from qcsurrogate.reference.evaluation import ScfRun, evaluate_once
 from qcsurrogate.reference.kohn_sham import build_molecule
 from qcsurrogate.reference.orbitals import MolecularOrbitals
-from qcsurrogate.reference.orthogonal import each_spin
 from qcsurrogate.reference.record import ReferenceRecord
 from qcsurrogate.reference.settings import Method
 from qcsurrogate.structures import Structure
@@ -50,14 +49,9 @@ class Reference:
         return build_molecule(self.structure, self.method)
 
     @cached_property
-    def hamiltonian(self) -> Array:
-        """([2,] n_ao, n_ao) the stored Hamiltonian, or those of alpha and beta."""
-        return each_spin(self.record.hamiltonian_components)
-
-    @cached_property
     def orbitals(self) -> MolecularOrbitals:
         """Orbitals of the stored Hamiltonian."""
-        return self.orbitals_of(self.hamiltonian)
+        return self.orbitals_of(self.record.fock)
 
     def orbitals_of(self, hamiltonian: Array) -> MolecularOrbitals:
         """Orbitals of another ([2,] n_ao, n_ao) Hamiltonian in the overlap of the record."""

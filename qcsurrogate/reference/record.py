@@ -178,6 +178,11 @@ class ReferenceRecord:
         return self.hamiltonian if spin is None else np.stack([self.hamiltonian, spin])
 
     @property
+    def fock(self) -> NDArray[np.float64]:
+        """(2, n_ao, n_ao) Fock matrices of alpha and beta, Hartree; restricted: (n_ao, n_ao), the only one."""
+        return np.stack([self.hamiltonian_alpha, self.hamiltonian_beta]) if self.unrestricted else self.hamiltonian
+
+    @property
     def hamiltonian_alpha(self) -> NDArray[np.float64]:
         """(n_ao, n_ao) Fock matrix of alpha, Hartree; restricted: the only one."""
         return self.hamiltonian if self.spin_hamiltonian is None else self.hamiltonian + self.spin_hamiltonian

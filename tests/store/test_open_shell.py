@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,6 @@ import pytest
 from qcsurrogate.data.graphs import GraphSettings
 from qcsurrogate.errors import RecordError, StoreError
 from qcsurrogate.quantities.density.labels import DensityDataset
-from qcsurrogate.quantities.hamiltonian.labels import HamiltonianDataset
 from qcsurrogate.reference.atoms import free_atoms
 from qcsurrogate.reference.compute import check_record, compute_reference
 from qcsurrogate.reference.record import FIELD, FIELDS, OPEN_SHELL_FIELDS
@@ -22,7 +20,6 @@ from qcsurrogate.store.shards import read_records, stored_fields, write_records
 from qcsurrogate.store.spec import DataSpec, RandomSplit
 from qcsurrogate.store.store import Store
 from qcsurrogate.structures import Structure
-from tests.models.test_equivariance import flat_potentials
 from tests.store import fakes
 
 OPEN_SHELL = fakes.CHEAP.model_copy(update={"spin_treatment": "unrestricted", "spin": 1})
@@ -119,13 +116,13 @@ def test_every_setting_has_its_place_in_the_key() -> None:
     assert set(Method.model_fields) - set(Method().key_content()) == added
 
 
-def test_models_do_not_learn_from_unrestricted_stores(store_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_density_models_do_not_learn_from_unrestricted_stores(
+    store_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = Store.open(store_path)
-    settings = GraphSettings(l_max=2, message_cutoff=5.0, pair_cutoff=5.0)
-    potentials = flat_potentials([1, 7, 8])
-    assert len(HamiltonianDataset.from_store(store, "train", settings, potentials)) == 5
+    settings = GraphSettings(l_max=2, message_cutoff=5.0)
+    assert len(DensityDataset.from_store(store, "train", settings)) == 5
     unrestricted = store.spec.model_copy(update={"method": OPEN_SHELL})
     monkeypatch.setattr(Store, "spec", property(lambda _: unrestricted))
-    for read in (partial(HamiltonianDataset.from_store, potentials=potentials), DensityDataset.from_store):
-        with pytest.raises(StoreError, match=r"holds unrestricted Kohn-Sham references.*learn only"):
-            read(store, "train", settings)
+    with pytest.raises(StoreError, match=r"holds unrestricted Kohn-Sham references.*this kind of model learns only"):
+        DensityDataset.from_store(store, "train", settings)

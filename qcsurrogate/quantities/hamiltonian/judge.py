@@ -119,7 +119,7 @@ class HamiltonianJudge(Judge):
         return [f"{ours} Kohn-Sham against {theirs}"] if ours != theirs else []
 
     def measure(self, prediction: HamiltonianPrediction, reference: Reference, *, on_grid: bool) -> Values:
-        hamiltonian, truth = finite(prediction.hamiltonian, "Hamiltonian"), reference.hamiltonian
+        hamiltonian, truth = finite(prediction.hamiltonian, "Hamiltonian"), reference.record.fock
         orbitals = self.orbitals(prediction, reference)
         levels = self._levels(orbitals, reference)
         values = matrix_values(hamiltonian, truth, reference.n_electrons) | orbital_values(levels)
