@@ -16,7 +16,7 @@ from scipy.optimize import brentq
 
 from qcsurrogate.basis import BasisSet
 from qcsurrogate.errors import BasisError
-from qcsurrogate.reference.potentials import AtomicPotentials, potential_hamiltonian
+from qcsurrogate.reference.potentials import AtomicPotentials, charge_hamiltonian, potential_hamiltonian
 from qcsurrogate.structures import Structure
 
 SMALLEST_OVERLAP = 1e-9
@@ -33,7 +33,7 @@ class StartingPoint:
     """What is known of a molecule before a network is asked; PySCF AO order.
 
     Attributes:
-        baseline: (n_ao, n_ao) H0, Hartree.
+        baseline: (n_ao, n_ao) H0, Hartree; of an ion with the charge where its levels were emptied or filled.
         root: (n_ao, n_ao) S^(1/2).
         inverse_root: (n_ao, n_ao) S^(-1/2).
         density: (n_ao, n_ao) density matrix of H0's orbitals in the orthogonalised basis; its trace is the number of
@@ -71,6 +71,11 @@ class StartingPoint:
         root, inverse_root = ((vectors * values**power) @ vectors.T for power in (0.5, -0.5))
         baseline = potential_hamiltonian(mol, potentials)
         energies, orbitals = np.linalg.eigh(inverse_root @ baseline @ inverse_root)
+        if structure.charge:
+            starts = basis.offsets(structure.atomic_numbers)
+            charges = _charges_of_atoms(energies, orbitals**2, structure, starts)
+            baseline = baseline + charge_hamiltonian(mol, charges)
+            energies, orbitals = np.linalg.eigh(inverse_root @ baseline @ inverse_root)
         n, spin = structure.n_electrons, structure.spin if unrestricted else 0
         if n + spin > 2 * len(energies):
             raise BasisError(
@@ -96,6 +101,20 @@ class StartingPoint:
 
     def _known(self, like: Array) -> Array:
         return self.baseline if like.ndim == 2 else np.stack([self.baseline, np.zeros_like(self.baseline)])
+
+
+def _charges_of_atoms(energies: Array, weights: Array, structure: Structure, starts: NDArray[np.int64]) -> Array:
+    """(n_atoms,) together the charge: the electrons that each loses when levels of neutral atoms are filled for an ion.
+
+    Args:
+        energies: (n_ao,) of the levels, Hartree.
+        weights: (n_ao, n_ao) of functions in levels.
+        structure: the ion.
+        starts: (n_atoms + 1,) first function of every atom.
+    """
+    n = structure.n_electrons
+    neutral, ion = (smooth_occupations(energies, count) for count in (n + structure.charge, n))
+    return np.asarray(np.add.reduceat(weights @ (neutral - ion), starts[:-1]))
 
 
 def each_spin(components: Array) -> Array:

@@ -28,6 +28,10 @@ _SMOOTHEST = 0.1
 """Smallest exponent, bohr^-2."""
 
 _RATIO = 2.0
+
+_VALENCE = 0.2
+"""Exponent of the charge of an ion's atoms, bohr^-2: of 0.1 to 0.8 the one that leaves H nearest to H0."""
+
 _MOST_BYTES = 2**27
 _MOST_EXPONENTS = 64
 _LARGEST = 1e6
@@ -77,6 +81,18 @@ def potential_hamiltonian(mol: Mole, potentials: AtomicPotentials) -> NDArray[np
     return core_hamiltonian(mol) + _unpacked(repulsion, mol.nao)
 
 
+def charge_hamiltonian(mol: Mole, charges: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(n_ao, n_ao) what an electron feels of atoms that are not neutral, Hartree, PySCF AO order.
+
+    Args:
+        mol: the molecule.
+        charges: (n_atoms,) of each atom, e; spread over a Gaussian as wide as a valence shell.
+    """
+    missing = [(mol.atom_coord(i), np.array([_VALENCE]), np.array([-q])) for i, q in enumerate(charges)]
+    repulsion = _repulsion(mol, missing, np.zeros(len(missing), np.int64), 1)[0]
+    return _unpacked(repulsion, mol.nao)
+
+
 def fit_potentials(
     samples: Iterable[tuple[Structure, NDArray[np.float64]]], basis: BasisSet
 ) -> dict[int, AtomicPotential]:
@@ -86,6 +102,7 @@ def fit_potentials(
     is left over is what a network has to learn, and in the basis itself errors that weigh
     little would be blown up by X.  One constraint for each element: its charges are together
     its atomic number, so that a far atom is not felt.
+    The charge of an ion is not theirs to describe; it is taken as spread evenly over its atoms.
 
     Args:
         samples: molecules and their (n_ao, n_ao) converged Hamiltonians, Hartree, PySCF AO order.
@@ -106,7 +123,10 @@ def fit_potentials(
         values, vectors = np.linalg.eigh(mol.intor_symmetric("int1e_ovlp"))
         inverse_root = (vectors * values**-0.5) @ vectors.T
         packed = _repulsion(mol, shells, np.array(columns), int(starts[-1]))
-        matrices = [*(_unpacked(row, mol.nao) for row in packed), hamiltonian - core_hamiltonian(mol)]
+        known = core_hamiltonian(mol)
+        if structure.charge:
+            known += charge_hamiltonian(mol, np.full(len(structure), structure.charge / len(structure)))
+        matrices = [*(_unpacked(row, mol.nao) for row in packed), hamiltonian - known]
         *features, target = (inverse_root @ matrix @ inverse_root for matrix in matrices)
         flat = np.reshape(features, (len(packed), -1))
         normal += flat @ flat.T
