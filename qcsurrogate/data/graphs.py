@@ -109,10 +109,6 @@ class Graph:
             pair_message=None if self.pair_message is None else self.pair_message.to(device),
         )
 
-    def spins_swapped(self) -> Graph:
-        """The same with alpha for beta."""
-        return replace(self, spin=-self.spin)
-
     def at(self, positions: Tensor) -> Graph:
         """The same edges between atoms at other places; gradients reach ``positions``.
 

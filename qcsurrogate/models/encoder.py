@@ -58,7 +58,7 @@ class Layer(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Embeddings of element and of the molecule's charge and spin, then layers of messages.
+    """Element embeddings, then layers of messages.
 
     Args:
         elements: atomic numbers it knows, ascending.
@@ -77,7 +77,6 @@ class Encoder(nn.Module):
         index[torch.tensor(list(elements))] = torch.arange(len(elements))
         self.register_buffer("element_index", index, persistent=False)
         self.embedding = nn.Embedding(len(elements), settings.channels)
-        self.state_embedding = nn.Parameter(torch.zeros(_N_STATE, settings.channels))
         self.radial = RadialBasis(len(elements), settings.gaussians, settings.message_cutoff)
         self.rotation = BondRotation(layout)
         self.layers = nn.ModuleList(
@@ -100,8 +99,7 @@ class Encoder(nn.Module):
         """
         elements = self.element_index[graph.atomic_numbers]
         edges = self._edges(graph.messages, elements)
-        state = _state(graph).to(self.state_embedding) @ self.state_embedding
-        embedded = (self.embedding(elements) + state[graph.molecule]).unsqueeze(1)
+        embedded = self.embedding(elements).unsqueeze(1)
         nodes = torch.cat([embedded, embedded.new_zeros(graph.n_atoms, self.layout.n_rows - 1, embedded.shape[2])], 1)
         if known is not None:
             nodes = nodes + known
@@ -122,15 +120,6 @@ class Encoder(nn.Module):
             smooth_cutoff(messages.lengths, self.settings.message_cutoff).view(-1, 1, 1),
             messages.wigner[:, self.bond_harmonics] * self.harmonic_norm.to(messages.wigner),
         )
-
-
-_N_STATE = 5
-
-
-def _state(graph: Graph) -> Tensor:
-    """(n_molecules, 5) smooth functions of charge and spin, all zero for neutral singlets."""
-    charge, spin = (torch.tanh(0.5 * value.double()) for value in (graph.charge, graph.spin))
-    return torch.stack([charge, charge**2, spin, spin**2, charge * spin], dim=1)
 
 
 def _bond_harmonics(l_max: int) -> Tensor:

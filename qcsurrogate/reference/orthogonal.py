@@ -37,7 +37,8 @@ class StartingPoint:
         root: (n_ao, n_ao) S^(1/2).
         inverse_root: (n_ao, n_ao) S^(-1/2).
         density: (n_ao, n_ao) density matrix of H0's orbitals in the orthogonalised basis; its trace is the number of
-            electrons.  Unrestricted: (2, n_ao, n_ao), alpha + beta and alpha - beta.
+            electrons.  Unrestricted: (2, n_ao, n_ao), alpha + beta and alpha - beta.  The levels filled are those of
+            neutral atoms: what a charge shifts must not move electrons to a far molecule.
     """
 
     baseline: Array
@@ -74,8 +75,7 @@ class StartingPoint:
         if structure.charge:
             starts = basis.offsets(structure.atomic_numbers)
             charges = _charges_of_atoms(energies, orbitals**2, structure, starts)
-            baseline = baseline + charge_hamiltonian(mol, charges)
-            energies, orbitals = np.linalg.eigh(inverse_root @ baseline @ inverse_root)
+            baseline = baseline + charge_hamiltonian(mol, charges)  # its levels are filled as those of neutral atoms
         n, spin = structure.n_electrons, structure.spin if unrestricted else 0
         if n + spin > 2 * len(energies):
             raise BasisError(

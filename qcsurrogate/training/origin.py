@@ -88,15 +88,15 @@ class Beginning:
         Raises:
             TrainingError: for elements, a basis or a spin treatment other than the model's.
         """
-        if new := sorted(elements - set(self.model.elements)):
-            raise TrainingError(
-                f"the store '{store}' holds {_symbols(new)}, which the model '{self.path}' was not made for (it knows "
-                f"{_symbols(self.model.elements)}); expected no new element: train without --from"
-            )
         if method.unrestricted != self.metadata.method.unrestricted:
             raise TrainingError(
                 f"the model '{self.path}' learnt from {self.metadata.method.spin_treatment} Kohn-Sham, the store "
                 f"'{store}' is {method.spin_treatment}; expected the same: train without --from"
+            )
+        if new := sorted(elements - set(self.model.elements)):
+            raise TrainingError(
+                f"the store '{store}' holds {_symbols(new)}, which the model '{self.path}' was not made for (it knows "
+                f"{_symbols(self.model.elements)}); expected no new element: train without --from"
             )
         self._require_basis(method.orbital_basis(elements), self.model.orbital_basis, str(store))
 

@@ -51,26 +51,26 @@ class FakeStore:
         return iter([self.records[key] for key in keys])
 
 
-def matrices_of(batch: HamiltonianBatch, basis: BasisSet, what: str = "labels") -> np.ndarray:
-    """The matrix of the whole batch, in internal order, put together from its irreps."""
-    graph, layouts, rows_of = batch.graph, BlockLayouts(basis), getattr(batch, what)
+def matrices_of(batch: HamiltonianBatch, basis: BasisSet, what: str = "labels", n_components: int = 1) -> np.ndarray:
+    """The matrix (or the two) of the whole batch, in internal order, put together from its irreps."""
+    graph, layouts, rows_of = batch.graph, BlockLayouts(basis, n_components), getattr(batch, what)
     assert graph.pairs is not None
     starts = basis.offsets(graph.atomic_numbers.tolist())
-    matrix = np.zeros((starts[-1], starts[-1]))
+    matrix = np.zeros((n_components, starts[-1], starts[-1]))
     first = 0
     for (kind, count), rows in zip(graph.pair_kinds, rows_of.pairs, strict=True):
         part = slice(first, first + count)
         blocks = from_bond_frame(kind, basis, layouts.pair(kind).to_blocks(rows), graph.pairs.wigner[part])
         ends = zip(graph.pairs.target[part].tolist(), graph.pairs.source[part].tolist(), strict=True)
         for (i, j), block in zip(ends, blocks.numpy(), strict=True):
-            matrix[starts[i] : starts[i + 1], starts[j] : starts[j + 1]] = block
-            matrix[starts[j] : starts[j + 1], starts[i] : starts[i + 1]] = block.T
+            matrix[:, starts[i] : starts[i + 1], starts[j] : starts[j + 1]] = block
+            matrix[:, starts[j] : starts[j + 1], starts[i] : starts[i + 1]] = block.swapaxes(-1, -2)
         first += count
     for z, rows in rows_of.atoms:
         blocks = layouts.atom(z).to_blocks(rows)
         for i, block in zip(graph.atoms_by_element[z].tolist(), blocks.numpy(), strict=True):
-            matrix[starts[i] : starts[i + 1], starts[i] : starts[i + 1]] = block
-    return matrix
+            matrix[:, starts[i] : starts[i + 1], starts[i] : starts[i + 1]] = block
+    return matrix[0] if n_components == 1 else matrix
 
 
 def hamiltonians(store: Any, graphs: GraphSettings = GRAPHS, dtype: torch.dtype = torch.float64) -> HamiltonianDataset:

@@ -125,9 +125,12 @@ class HamiltonianModel(SurrogateModel):
     """Predicts D = X (H - H0) X block by block, X = S^(-1/2); the matrix is symmetric by construction.
 
     With two components it predicts the mean of the D of alpha and beta, and half their difference.
-    When alpha and beta are swapped, in the density of H0 and in the spin of the molecule, the first
-    stays and the second changes its sign, exactly: the network is asked for both, and what has the
-    other symmetry is taken away.  Without unpaired electrons there is no difference.
+    When alpha and beta are swapped in the density of H0, the first stays and the second changes its
+    sign, exactly: the network is asked for both, and what has the other symmetry is taken away.
+    Where no electrons are unpaired, within its reach, there is no difference.
+
+    Charge and spin are inputs through H0 and its density: a number for the whole molecule, given to
+    every atom, would be felt at any distance, and taught it nothing more.
 
     Args:
         basis: orbital basis of the elements it is made for.
@@ -219,7 +222,7 @@ class HamiltonianModel(SurrogateModel):
         pairs, atoms = self._rows(graph, inputs)
         if self.n_components == 1:
             return pairs, atoms
-        swapped_pairs, swapped_atoms = self._rows(graph.spins_swapped(), spins_swapped(inputs, graph, self.layouts))
+        swapped_pairs, swapped_atoms = self._rows(graph, spins_swapped(inputs, graph, self.layouts))
         odd = [self.block.odd_in_spin[self.block.place(kind)] for kind, _ in graph.pair_kinds]
         return [of_right_symmetry(*rows) for rows in zip(pairs, swapped_pairs, odd, strict=True)], [
             (z, of_right_symmetry(rows, swapped, self.layouts.atom(z).odd_in_spin))
