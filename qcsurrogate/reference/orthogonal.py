@@ -82,8 +82,9 @@ class StartingPoint:
                 f"{structure.label}: {(n + spin) // 2} electrons of one spin do not fit into the {len(energies)} "
                 f"functions of '{basis.name}'; choose a larger basis, or check charge and spin"
             )
-        alpha, beta = ((orbitals * smooth_occupations(energies, count)) @ orbitals.T for count in (n + spin, n - spin))
-        density = 0.5 * np.stack([alpha + beta, alpha - beta]) if unrestricted else alpha
+        counts = (n + spin, n - spin) if unrestricted else (n,)
+        filled = [(orbitals * smooth_occupations(energies, count)) @ orbitals.T for count in counts]
+        density = 0.5 * np.stack([filled[0] + filled[1], filled[0] - filled[1]]) if unrestricted else filled[0]
         return cls(baseline, root, inverse_root, density)
 
     def correction(self, hamiltonian: Array) -> Array:
