@@ -54,8 +54,8 @@ class SurrogateModel(nn.Module, ABC):
     def predict_arrays(self, structures: Sequence[Structure]) -> list[NDArray[np.float64]]:
         """What the network adds, one array for each structure, PySCF's order.
 
-        A matrix turns as D M D^T, a vector as D c, with D of :attr:`output_basis`; without a
-        basis it stays as it is.
+        A matrix turns as D M D^T, and so does each of a stack (k, n, n); a vector as D c, with D of
+        :attr:`output_basis`; without a basis it stays as it is.
         """
 
     def check_prediction(self, structure: Structure, prediction: NDArray[np.float64]) -> None:

@@ -232,9 +232,9 @@ def orbital_values(sets: Sequence[Levels]) -> Values:
 
 def frontier(sets: Sequence[Levels]) -> Array:
     """(2, 2) HOMO and LUMO of either spin, each predicted and of the reference; infinite where there is none."""
-    energies = [[(s.predicted, s.n_occupied), (s.reference, s.n_occupied)] for s in sets]
-    homo = [max(of_set[k][0][: of_set[k][1]].max(initial=-np.inf) for of_set in energies) for k in (0, 1)]
-    lumo = [min(of_set[k][0][of_set[k][1] :].min(initial=np.inf) for of_set in energies) for k in (0, 1)]
+    both = [[(s.predicted, s.n_occupied) for s in sets], [(s.reference, s.n_occupied) for s in sets]]
+    homo = [max(energies[:n].max(initial=-np.inf) for energies, n in one) for one in both]
+    lumo = [min(energies[n:].min(initial=np.inf) for energies, n in one) for one in both]
     return np.array([homo, lumo])
 
 

@@ -127,7 +127,8 @@ class HamiltonianModel(SurrogateModel):
     With two components it predicts the mean of the D of alpha and beta, and half their difference.
     When alpha and beta are swapped in the density of H0, the first stays and the second changes its
     sign, exactly: the network is asked for both, and what has the other symmetry is taken away.
-    Where no electrons are unpaired, within its reach, there is no difference.
+    Where no electrons are unpaired, within its reach, there is no difference; of a singlet whose
+    reference has broken that symmetry it gives the mean, as nothing tells which spin is where.
 
     Charge and spin are inputs through H0 and its density: a number for the whole molecule, given to
     every atom, would be felt at any distance, and taught it nothing more.
