@@ -12,6 +12,7 @@ import pytest
 import torch
 from ase import Atoms
 from ase.io import write
+from ase.io.cube import read_cube
 from distributed import Client, LocalCluster
 from pyscf.dft import numint
 
@@ -38,6 +39,7 @@ from qcsurrogate.reference.settings import Method
 from qcsurrogate.store.spec import load_spec
 from qcsurrogate.store.store import Store
 from qcsurrogate.structures import Structure
+from qcsurrogate.units import ANGSTROM_PER_BOHR
 from tests.conftest import SHORT_TRAINING
 from tests.quantities.test_labels import matrices_of
 
@@ -164,6 +166,15 @@ def test_frontier_orbitals_are_those_of_either_spin(store: Store, records: dict[
     hydrogen = Structure([1], [[0.0, 0.0, 0.0]], spin=1)
     one = HamiltonianPrediction(hydrogen, orbital_basis("sto-3g", [1]), np.array([[[-0.5]], [[0.1]]]), np.zeros((1, 1)))
     assert (one.homo, one.lumo) == (-0.5, 0.1)
+
+
+def test_a_cube_of_the_spin_density(store: Store, records: dict[str, ReferenceRecord], tmp_path: Path) -> None:
+    prediction = exact(records["cation"], store)
+    prediction.write_spin_cube(tmp_path / "spin.cube", resolution=1.0, margin=2.0)
+    with (tmp_path / "spin.cube").open() as file:
+        cube = read_cube(file)
+    point = cube["origin"] / ANGSTROM_PER_BOHR + 2.0
+    assert cube["data"][2, 2, 2] == pytest.approx(prediction.spin_density(point)[0], rel=1e-4)
 
 
 def test_an_scf_starts_at_the_answer(store: Store, records: dict[str, ReferenceRecord]) -> None:

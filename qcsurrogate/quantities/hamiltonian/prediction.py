@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from qcsurrogate.basis import BasisSet
+from qcsurrogate.density.cube import write_cube
 from qcsurrogate.density.densities import OrbitalDensity, as_points
 from qcsurrogate.errors import BasisError, SpecError
 from qcsurrogate.prediction.results import MOMENTS, PredictionWithDensity, read_only
@@ -164,6 +166,12 @@ class HamiltonianPrediction(PredictionWithDensity):
             StructureError: if the points are not finite numbers of shape (n, 3).
         """
         return OrbitalDensity(self.mol, self.spin_density_matrix).on_points(as_points(points))
+
+    def write_spin_cube(self, path: str | Path, *, resolution: float = 0.2, margin: float = 4.0) -> None:
+        """Write the spin density as a Gaussian cube file; arguments and errors are those of :meth:`write_cube`."""
+        name = self.structure.name or self.structure.formula
+        comment = f"spin density of {name}, predicted by qcsurrogate"
+        write_cube(path, self.structure, self.spin_density, comment=comment, resolution=resolution, margin=margin)
 
     def evaluate(self, *, threads: int = 1) -> OneShot:
         """Total energy of the density matrix, and how far it is from self-consistency; one Fock build.
