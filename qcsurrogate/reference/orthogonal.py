@@ -16,11 +16,19 @@ from scipy.optimize import brentq
 
 from qcsurrogate.basis import BasisSet
 from qcsurrogate.errors import BasisError
-from qcsurrogate.reference.potentials import AtomicPotentials, charge_hamiltonian, potential_hamiltonian
+from qcsurrogate.reference.potentials import (
+    AtomicPotentials,
+    charge_hamiltonian,
+    potential_hamiltonian,
+    response_hamiltonian,
+)
 from qcsurrogate.structures import Structure
 
 SMALLEST_OVERLAP = 1e-9
 """Smallest eigenvalue of an overlap that is taken apart."""
+
+SCREENING = 0.35
+"""How much of the Coulomb potential of moved charge is felt: the charge that has moved itself moves some back."""
 
 SMEARING = 0.01
 """Width of the occupation of H0's orbitals, Hartree: a smooth function of the energy keeps their density smooth."""
@@ -71,6 +79,10 @@ class StartingPoint:
             )
         root, inverse_root = ((vectors * values**power) @ vectors.T for power in (0.5, -0.5))
         baseline = potential_hamiltonian(mol, potentials)
+        neutral = structure.n_electrons + structure.charge
+        energies, orbitals = np.linalg.eigh(inverse_root @ baseline @ inverse_root)
+        moved = inverse_root @ _filled(energies, orbitals, neutral) @ inverse_root
+        baseline = baseline + SCREENING * response_hamiltonian(mol, potentials, moved)
         energies, orbitals = np.linalg.eigh(inverse_root @ baseline @ inverse_root)
         if structure.charge:
             starts = basis.offsets(structure.atomic_numbers)
@@ -83,7 +95,7 @@ class StartingPoint:
                 f"functions of '{basis.name}'; choose a larger basis, or check charge and spin"
             )
         counts = (n + spin, n - spin) if unrestricted else (n,)
-        filled = [(orbitals * smooth_occupations(energies, count)) @ orbitals.T for count in counts]
+        filled = [_filled(energies, orbitals, count) for count in counts]
         density = 0.5 * np.stack([filled[0] + filled[1], filled[0] - filled[1]]) if unrestricted else filled[0]
         return cls(baseline, root, inverse_root, density)
 
@@ -102,6 +114,11 @@ class StartingPoint:
 
     def _known(self, like: Array) -> Array:
         return self.baseline if like.ndim == 2 else np.stack([self.baseline, np.zeros_like(self.baseline)])
+
+
+def _filled(energies: Array, orbitals: Array, n_electrons: int) -> Array:
+    """(n_ao, n_ao) density matrix of orthonormal orbitals with smooth occupations."""
+    return np.asarray((orbitals * smooth_occupations(energies, n_electrons)) @ orbitals.T)
 
 
 def _charges_of_atoms(energies: Array, weights: Array, structure: Structure, starts: NDArray[np.int64]) -> Array:

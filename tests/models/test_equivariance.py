@@ -47,7 +47,7 @@ def encoder(convolution: str, *, cutoff: float = 5.0) -> EncoderSettings:
 def flat_potentials(elements: Iterable[int]) -> dict[int, AtomicPotential]:
     """Neutral atoms whose electrons are spread evenly over all Gaussians."""
     found = {z: exponents_for(z) for z in elements}
-    return {z: AtomicPotential(a, np.full(len(a), z / len(a))) for z, a in found.items()}
+    return {z: AtomicPotential(a, np.full(len(a), z / len(a)), np.full(len(a), z / len(a))) for z, a in found.items()}
 
 
 def model_of(kind: str, convolution: str, basis_name: str = "def2-svp") -> SurrogateModel:

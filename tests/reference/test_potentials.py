@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from pyscf.gto.basis import load
@@ -19,6 +21,7 @@ from qcsurrogate.reference.potentials import (
     potential_hamiltonian,
     potentials_from_dict,
     potentials_to_dict,
+    response_hamiltonian,
 )
 from qcsurrogate.reference.settings import Method
 from qcsurrogate.structures import Structure
@@ -36,13 +39,17 @@ METHANOL = Structure(
 @pytest.fixture(scope="module")
 def fitted() -> dict[int, AtomicPotential]:
     basis = METHOD.orbital_basis([1, 6, 8])
-    return fit_potentials(((s, run_kohn_sham(s, METHOD).hamiltonian) for s in (WATER, METHANOL)), basis)
+    found = [(s, run_kohn_sham(s, METHOD)) for s in (WATER, METHANOL)]
+    return fit_potentials(((s, scf.hamiltonian, scf.density_matrix) for s, scf in found), basis)
 
 
 def test_the_published_potentials_give_what_pyscf_makes_of_them() -> None:
     """S. Lehtola, L. Visscher, E. Engel, J. Chem. Phys. 2020, 152, 144105: tables of error-function fits."""
     tables = {s: np.asarray(load("sapgrasplarge", s)[0][1:]) for s in ("H", "C", "O")}
-    potentials = {z: AtomicPotential(tables[s][:, 0], -tables[s][:, 1]) for z, s in ((1, "H"), (6, "C"), (8, "O"))}
+    potentials = {
+        z: AtomicPotential(tables[s][:, 0], -tables[s][:, 1], tables[s][:, 1])
+        for z, s in ((1, "H"), (6, "C"), (8, "O"))
+    }
     mol = METHOD.orbital_basis([1, 6, 8]).build_mol(METHANOL)
     expected = core_hamiltonian(mol) + hf.make_sap(mol, tables)
     np.testing.assert_allclose(potential_hamiltonian(mol, potentials), expected, atol=1e-11)
@@ -51,6 +58,7 @@ def test_the_published_potentials_give_what_pyscf_makes_of_them() -> None:
 def test_fitted_atoms_are_neutral_and_near(fitted: dict[int, AtomicPotential]) -> None:
     for z, potential in fitted.items():
         assert potential.charges.sum() == pytest.approx(z, abs=1e-8)
+        assert potential.electrons.sum() == pytest.approx(z, abs=1e-8)
     turned = METHANOL.moved(METHANOL.positions @ random_rotation(3).T * 1.01)
     mol = METHOD.orbital_basis([1, 6, 8]).build_mol(turned)
     error = np.abs(run_kohn_sham(turned, METHOD).hamiltonian - potential_hamiltonian(mol, fitted)).mean()
@@ -63,13 +71,59 @@ def test_known_charges_are_found_again() -> None:
     truth = {}
     for z in (1, 6, 8):
         charges = generator.normal(size=len(exponents_for(z)))
-        truth[z] = AtomicPotential(exponents_for(z), charges * z / charges.sum())
+        truth[z] = AtomicPotential(exponents_for(z), charges * z / charges.sum(), np.zeros_like(charges))
     basis = METHOD.orbital_basis([1, 6, 8])
-    samples = [(s, potential_hamiltonian(basis.build_mol(s), truth)) for s in (WATER, METHANOL)]
+    mols = [basis.build_mol(s) for s in (WATER, METHANOL)]
+    samples = [
+        (s, potential_hamiltonian(mol, truth), np.eye(mol.nao)) for s, mol in zip((WATER, METHANOL), mols, strict=True)
+    ]
     found = fit_potentials(samples, basis)
     other = METHANOL.moved(METHANOL.positions * 1.05)
     matrices = [potential_hamiltonian(basis.build_mol(other), p) for p in (truth, found)]
     np.testing.assert_allclose(matrices[1], matrices[0], atol=1e-4)
+
+
+def test_the_response_is_the_coulomb_potential_of_what_differs_from_atoms(fitted: dict[int, AtomicPotential]) -> None:
+    """Against PySCF's J, less that of the fitted electrons of the atoms, in the orthogonalised basis."""
+    basis = METHOD.orbital_basis([1, 6, 8])
+    mol, density = basis.build_mol(METHANOL), run_kohn_sham(METHANOL, METHOD).density_matrix
+    atoms = {z: replace(p, charges=p.electrons) for z, p in fitted.items()}
+    exact = hf.get_jk(mol, density)[0] - (potential_hamiltonian(mol, atoms) - core_hamiltonian(mol))
+    values, vectors = np.linalg.eigh(mol.intor_symmetric("int1e_ovlp"))
+    root = (vectors / np.sqrt(values)) @ vectors.T
+    found = response_hamiltonian(mol, fitted, density)
+    missed = np.diag(root @ (found - exact) @ root)
+    there = np.diag(root @ exact @ root)
+    assert np.sqrt(np.mean(missed**2)) < 0.3 * np.sqrt(np.mean(there**2))
+
+
+def test_charge_that_moved_far_acts_as_a_point(fitted: dict[int, AtomicPotential]) -> None:
+    """Both electrons of two hydrogens on the first: a third, 40 bohr away, feels a dipole of 20 e bohr.
+
+    To half a percent: three functions on an atom do not hold all of a charge.
+    """
+    basis = METHOD.orbital_basis([1])
+    positions = np.array([[0.0, 0.0, 0.0], [20.0, 0.0, 0.0], [60.0, 0.0, 0.0]])
+    mol = basis.build_mol(Structure([1, 1, 1], positions, spin=1))
+    n = mol.nao // 3
+    single = np.zeros((mol.nao, mol.nao))
+    single[0, 0], single[n, n], single[2 * n, 2 * n] = 2.0, 0.0, 1.0  # 1s functions are normalised
+    moved = response_hamiltonian(mol, fitted, single)
+    at_rest = response_hamiltonian(mol, fitted, np.diag([1.0 if k % n == 0 else 0.0 for k in range(mol.nao)]))
+    assert (moved - at_rest)[2 * n, 2 * n] == pytest.approx(1.0 / 60.0 - 1.0 / 40.0, rel=5e-3)
+
+
+def test_parts_of_the_integrals_add_up(fitted: dict[int, AtomicPotential], monkeypatch: pytest.MonkeyPatch) -> None:
+    basis = METHOD.orbital_basis([1, 6, 8])
+    mol = basis.build_mol(METHANOL)
+    generator = np.random.default_rng(0)
+    density = generator.normal(size=(mol.nao, mol.nao))
+    density = density + density.T
+    whole = response_hamiltonian(mol, fitted, density), potential_hamiltonian(mol, fitted)
+    monkeypatch.setattr("qcsurrogate.reference.potentials._MOST_BYTES", 2**16)
+    parts = response_hamiltonian(mol, fitted, density), potential_hamiltonian(mol, fitted)
+    for one, other in zip(whole, parts, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-10)
 
 
 def test_potentials_travel_as_plain_data(fitted: dict[int, AtomicPotential]) -> None:
@@ -77,18 +131,21 @@ def test_potentials_travel_as_plain_data(fitted: dict[int, AtomicPotential]) -> 
     for z, potential in fitted.items():
         np.testing.assert_array_equal(again[z].exponents, potential.exponents)
         np.testing.assert_array_equal(again[z].charges, potential.charges)
+        np.testing.assert_array_equal(again[z].electrons, potential.electrons)
 
 
 @pytest.mark.parametrize(
     "data",
     [
-        {"Xx": {"exponents": [1.0], "charges": [1.0]}},
-        {"H": {"exponents": [-1.0], "charges": [1.0]}},
-        {"H": {"exponents": [1.0, 2.0], "charges": [1.0]}},
-        {"H": {"exponents": [1.0], "charges": [float("nan")]}},
-        {"H": {"exponents": [float("inf")], "charges": [1.0]}},
-        {"H": {"exponents": [1.0], "charges": [1.0], "run": "x"}},
-        {"H": {"exponents": [1.0] * 1000, "charges": [1.0] * 1000}},
+        {"Xx": {"exponents": [1.0], "charges": [1.0], "electrons": [1.0]}},
+        {"H": {"exponents": [-1.0], "charges": [1.0], "electrons": [1.0]}},
+        {"H": {"exponents": [1.0, 2.0], "charges": [1.0], "electrons": [1.0]}},
+        {"H": {"exponents": [1.0], "charges": [float("nan")], "electrons": [1.0]}},
+        {"H": {"exponents": [float("inf")], "charges": [1.0], "electrons": [1.0]}},
+        {"H": {"exponents": [1.0], "charges": [1.0], "electrons": [1.0], "run": "x"}},
+        {"H": {"exponents": [1.0] * 1000, "charges": [1.0] * 1000, "electrons": [1.0] * 1000}},
+        {"H": {"exponents": [1.0], "charges": [1.0], "electrons": [1.0, 2.0]}},
+        {"H": {"exponents": [1.0], "charges": [1.0]}},
         {"H": 3},
         [],
     ],

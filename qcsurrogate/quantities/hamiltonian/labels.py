@@ -217,7 +217,7 @@ def potentials_of(store: Store, elements: Sequence[int]) -> dict[int, AtomicPote
         if not known.issuperset(own := store.structure(key).atomic_numbers.tolist()):
             chosen.append(key)
             known.update(own)
-    return fit_potentials(((r.structure, r.hamiltonian) for r in store.read_many(chosen)), basis)
+    return fit_potentials(((r.structure, r.hamiltonian, r.density_matrix) for r in store.read_many(chosen)), basis)
 
 
 def _neglected(matrix: NDArray[np.float64], graph: Graph, basis: BasisSet) -> float:
