@@ -14,6 +14,8 @@ from qcsurrogate.basis import BasisSet
 from qcsurrogate.density.densities import OrbitalDensity
 from qcsurrogate.errors import BasisError, SpecError
 from qcsurrogate.prediction.results import MOMENTS, PredictionWithDensity, read_only
+from qcsurrogate.prediction.uncertainty import Uncertainty
+from qcsurrogate.quantities.hamiltonian.uncertainty import FIGURES, matrix_estimate, orbital_estimates, shares
 from qcsurrogate.reference.evaluation import OneShot, evaluate_once
 from qcsurrogate.reference.orbitals import Orbitals
 
@@ -57,10 +59,13 @@ class HamiltonianPrediction(PredictionWithDensity):
         "quadrupole": "e bohr^2",
     }
 
+    error_units: ClassVar[Mapping[str, str]] = dict.fromkeys(FIGURES, "hartree")
+
     conventions: ClassVar[tuple[str, ...]] = (
         "All matrices are over 'orbital_basis'; H C = S C e. 'baseline' is H0, which the network has corrected. The "
         "density matrix holds two electrons in each occupied "
         "orbital.",
+        "'expected_block_errors' are those of elements of S^(-1/2) H S^(-1/2).",
         MOMENTS,
     )
 
@@ -127,6 +132,15 @@ class HamiltonianPrediction(PredictionWithDensity):
     def density_matrix(self) -> NDArray[np.float64]:
         """(n_ao, n_ao) one-particle density matrix of the orbitals, tr(D S) = number of electrons."""
         return read_only(self._orbitals.density_matrix)
+
+    def _raw_errors(self, uncertainty: Uncertainty) -> Mapping[str, float]:
+        counts = np.diff(self.orbital_basis.offsets(self.structure.atomic_numbers))
+        estimates = matrix_estimate(uncertainty.blocks, counts)
+        if "homo_error" not in uncertainty.calibration:
+            return estimates
+        values, vectors = np.linalg.eigh(self.overlap)
+        orthogonal = (vectors * np.sqrt(values)) @ (vectors.T @ self.mo_coeff)
+        return estimates | orbital_estimates(uncertainty.blocks, shares(orthogonal, counts), self.n_occupied)
 
     @property
     def electron_density(self) -> OrbitalDensity:
