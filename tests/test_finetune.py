@@ -129,7 +129,9 @@ def test_before_the_first_step_it_is_the_old_model(tiny_runs, stores, tmp_path):
     model, metadata = read_model(result.model_path)
     original, before = read_model(tiny_runs["hamiltonian"] / "model.safetensors")
     assert metadata.domain == before.domain
-    assert all(torch.equal(tensor, original.state_dict()[name]) for name, tensor in model.state_dict().items())
+    for name, tensor in model.state_dict().items():
+        if not name.startswith("error_model."):  # what it gets wrong of the new molecules is learned anew
+            assert torch.equal(tensor, original.state_dict()[name])
 
 
 def test_it_goes_on_without_the_model_and_without_being_told_again(tiny_runs, stores, tmp_path):

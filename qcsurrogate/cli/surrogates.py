@@ -271,6 +271,9 @@ def _print_predictions(data: Mapping[str, Any]) -> None:
             if not (isinstance(entry[name], list) and isinstance(entry[name][0], list))
         ]
         print(f"{entry['name'] or entry['formula']}: " + "; ".join(values))
+        errors = [f"{name} {short(e['value'])} {e['unit']}" for name, e in (entry["expected_errors"] or {}).items()]
+        if errors:
+            print(f"  expected errors: {'; '.join(errors)}")
 
 
 def _file_names(out: Path, names: Sequence[str]) -> list[Path]:

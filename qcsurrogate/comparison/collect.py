@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,8 +11,17 @@ import numpy as np
 from qcsurrogate.comparison.figures import Figure
 from qcsurrogate.comparison.measure import Reference, Values
 from qcsurrogate.comparison.metrics import rank_correlation
-from qcsurrogate.comparison.schema import Failure, FigureSummary, Molecule, Saving, ScfComparison, Trust
+from qcsurrogate.comparison.schema import (
+    Calibration,
+    Failure,
+    FigureSummary,
+    Molecule,
+    Saving,
+    ScfComparison,
+    Trust,
+)
 from qcsurrogate.errors import QCSurrogateError
+from qcsurrogate.prediction.uncertainty import ExpectedError
 from qcsurrogate.structures import Structure
 
 
@@ -24,6 +33,7 @@ class Collection:
         structures: of all compared molecules, by key, in order.
         references: reference figures of each molecule.
         values: values[label][key][figure].
+        expected: what was expected of a figure, and what half, 80 and 95 % stay within: expected[label][key][figure].
         scf: one entry per molecule of the SCF part.
         failures: what could not be measured.
         outside: names of molecules outside of each model's training data, or not known to be inside.
@@ -32,6 +42,7 @@ class Collection:
     structures: dict[str, Structure] = field(default_factory=dict)
     references: dict[str, dict[str, float]] = field(default_factory=dict)
     values: dict[str, dict[str, Values]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(dict)))
+    expected: dict[str, dict[str, Mapping[str, ExpectedError]]] = field(default_factory=lambda: defaultdict(dict))
     scf: list[ScfComparison] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     outside: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
@@ -102,6 +113,19 @@ class Collection:
             if any("commutator_norm" in v for v in molecules.values())
         }
 
+    def calibrations(self) -> dict[str, dict[str, Calibration]]:
+        """Of each model that expects errors of itself, whether they are those that it makes."""
+        found: dict[str, dict[str, Calibration]] = {}
+        for label, molecules in self.expected.items():
+            both: dict[str, list[tuple[ExpectedError, float]]] = defaultdict(list)
+            for key, figures in molecules.items():
+                for name, expected in figures.items():
+                    if name in self.values[label][key]:
+                        both[name].append((expected, self.values[label][key][name]))
+            if both:
+                found[label] = {name: calibration(pairs) for name, pairs in both.items()}
+        return found
+
     def paired(self, label: str, first: str, second: str) -> tuple[list[float], list[float]]:
         """Two figures of all molecules that have both."""
         both = [v for v in self.values[label].values() if first in v and second in v]
@@ -117,10 +141,33 @@ class Collection:
                 atoms=len(structure),
                 reference=self.references[key],
                 values={label: dict(by_key[key]) for label, by_key in self.values.items() if key in by_key},
+                expected={
+                    label: {name: e.value for name, e in by_key[key].items()}
+                    for label, by_key in self.expected.items()
+                    if by_key.get(key)
+                },
             )
             for key, structure in self.structures.items()
             if key in self.references
         ]
+
+
+def calibration(pairs: Sequence[tuple[ExpectedError, float]]) -> Calibration:
+    """Expected errors of one figure against what they turned out to be."""
+    expected, actual = np.array([e.value for e, _ in pairs]), np.array([error for _, error in pairs])
+    within = [float(np.mean([error <= e.within[k] for e, error in pairs])) for k in range(3)]
+    groups = np.array_split(np.argsort(expected, kind="stable"), min(5, len(pairs) // 5)) if len(pairs) >= 10 else []
+    off = [abs(expected[g].mean() - actual[g].mean()) / expected[g].mean() for g in groups]
+    return Calibration(
+        molecules=len(pairs),
+        expected=float(expected.mean()),
+        actual=float(actual.mean()),
+        within_50=within[0],
+        within_80=within[1],
+        within_95=within[2],
+        rank_correlation=rank_correlation(expected.tolist(), actual.tolist()),
+        ence=float(np.mean(off)) if off else None,
+    )
 
 
 def name_of(structure: Structure, key: str) -> str:

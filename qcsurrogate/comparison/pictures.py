@@ -209,6 +209,24 @@ def scatter(
         axes.figure.legend(loc="outside upper center", ncols=2)
 
 
+@_drawn()
+def calibration(axes: Axes, expected: ArrayLike, actual: ArrayLike, label: str) -> None:
+    """Actual over expected errors (n,), both logarithmic, with the line where they agree; ``label`` takes which one."""
+    x, y = _floored(expected), _floored(actual)
+    both = np.array([min(x.min(), y.min()), max(x.max(), y.max())]) * (0.1, 10.0)
+    axes.fill_between(both, both / 2, both * 2, color=MUTED, alpha=0.15, lw=0)
+    axes.plot(both, both, color=MUTED, lw=1)
+    axes.scatter(x, y, s=22, color=SURROGATE, alpha=0.75, lw=0, rasterized=len(x) > _RASTERISE_ABOVE)
+    axes.set(xscale="log", yscale="log", xlabel=label.format("expected"), ylabel=label.format("actual"))
+    for axis, values, limit in ((axes.xaxis, x, axes.set_xlim), (axes.yaxis, y, axes.set_ylim)):
+        width = max(float(np.sqrt(values.max() / values.min())) * 1.3, 3.0)
+        middle = float(np.sqrt(values.max() * values.min()))
+        limit(middle / width, middle * width)
+        axis.set_major_locator(_logarithmic_ticks(width**2))
+        axis.set_major_formatter(_plain_numbers)
+        axis.set_minor_formatter(NullFormatter())
+
+
 @_drawn((4.8, 5.2))
 def level_diagram(axes: Axes, reference: Array, predicted: Array, n_occupied: int) -> None:
     """Orbital energies (n,) of one molecule in Hartree: reference left, surrogate right, differences beside."""

@@ -121,6 +121,7 @@ def compare_subjects(
         breakdowns={label: found for label, judge in judges.items() if (found := judge.breakdown()) is not None},
         saving=saving,
         trust=collection.trust(),
+        calibration=collection.calibrations(),
         scf=collection.scf,
         molecules=collection.molecules(),
         failures=collection.failures,

@@ -18,8 +18,9 @@ from qcsurrogate.density.grid import LOWEST_GRID_LEVEL
 from qcsurrogate.errors import StoreError
 from qcsurrogate.store.spec import SplitName
 
-SCHEMA_VERSION: Final = 2
-"""2: ``hamiltonian_frobenius_per_sqrt_n``, which version 1 took for a root mean square per electron; ``shown``;
+SCHEMA_VERSION: Final = 3
+"""3: ``calibration`` and ``expected``.
+2: ``hamiltonian_frobenius_per_sqrt_n``, which version 1 took for a root mean square per electron; ``shown``;
 distances in peaks instead of 0.5 Angstrom; headlines of figures only."""
 
 
@@ -180,6 +181,22 @@ class Trust(_Frozen):
     rank_correlation_energy: float | None = Field(description="Spearman, commutator norm with one_shot_energy_error.")
 
 
+class Calibration(_Frozen):
+    """Whether the errors that a model expects of itself, without a reference, are those that it makes."""
+
+    molecules: int
+    expected: float = Field(description="Mean of the expected errors, in the figure's unit.")
+    actual: float = Field(description="Mean of the figure over the same molecules.")
+    within_50: float = Field(description="Share of molecules within what half of them should stay within.")
+    within_80: float
+    within_95: float
+    rank_correlation: float | None = Field(description="Spearman, expected error with the figure.")
+    ence: float | None = Field(
+        description="Expected normalised calibration error: molecules sorted by expected error in up to five groups, "
+        "the mean over groups of |mean expected - mean actual| / mean expected; from ten molecules on."
+    )
+
+
 class Molecule(_Frozen):
     """Figures of one molecule: ``values[model label][figure]``, in the figures' units."""
 
@@ -189,6 +206,9 @@ class Molecule(_Frozen):
     atoms: int
     reference: dict[str, float] = Field(description="energy, homo, lumo, gap (hartree); dipole (e bohr).")
     values: dict[str, dict[str, float]]
+    expected: dict[str, dict[str, float]] = Field(
+        description="What each model expected of a figure, before any reference was known: expected[model][figure]."
+    )
 
 
 class Failure(_Frozen):
@@ -218,7 +238,7 @@ class Comparison(_Frozen):
     """All of ``metrics.json``."""
 
     schema_name: Literal["qcsurrogate-comparison"] = "qcsurrogate-comparison"
-    schema_version: Literal[2] = SCHEMA_VERSION
+    schema_version: Literal[3] = SCHEMA_VERSION
     created: str
     elapsed_s: float
     versions: dict[str, str]
@@ -230,6 +250,9 @@ class Comparison(_Frozen):
     breakdowns: dict[str, Breakdown] = Field(description="Of each model of a matrix.")
     saving: dict[str, Saving] = Field(description="Of each model that starts SCFs.")
     trust: dict[str, Trust] = Field(description="Of each model that starts SCFs.")
+    calibration: dict[str, dict[str, Calibration]] = Field(
+        description="calibration[model label][figure], of each model that expects errors of itself."
+    )
     scf: list[ScfComparison]
     molecules: list[Molecule]
     failures: list[Failure]

@@ -191,6 +191,47 @@ def trust(comparison: Comparison, label: str) -> Section | None:
     )
 
 
+def calibration(comparison: Comparison, label: str) -> Section:
+    """Are the errors that a model expects of itself those that it makes?"""
+    metrics, rows, shown = comparison.metrics[label], [], []
+    for name, found in comparison.calibration[label].items():
+        figure = metrics[name]
+        unit = readable([found.expected, found.actual], figure.shown)
+        shares = (found.within_50, found.within_80, found.within_95)
+        rank = "" if found.rank_correlation is None else f"{found.rank_correlation:.2f}"
+        means = unit.number(found.expected), unit.number(found.actual)
+        rows.append(
+            (unit.label(figure.title), f"{found.molecules:,}", *means, *(f"{100 * s:.0f} %" for s in shares), rank)
+        )
+        pairs = [
+            (m.expected[label][name], m.values[label][name])
+            for m in comparison.molecules
+            if name in m.expected.get(label, {}) and name in m.values.get(label, {})
+        ]
+        expected, actual = np.array(pairs).T
+        axis = readable([*expected, *actual], figure.shown)
+        shown.append(
+            Picture(
+                f"{figure.title}: expected and actual error",
+                pictures.calibration(expected * axis.factor, actual * axis.factor, axis.label("{} error")),
+                f"Scatter plot of the actual error of '{figure.title}' over the expected one, one point per molecule.",
+                "On the line the error is what was expected; in the band at most twice, and at least half of it.",
+            )
+        )
+    header = ("mean error of", "molecules", "expected", "actual", "within 50 %", "within 80 %", "within 95 %", "rank")
+    return Section(
+        titled("How well it knows its own errors", label, comparison.calibration),
+        (
+            "With every prediction comes an expected error, which needs no reference: how little the training data fix "
+            "what the network puts out there, times what its validation molecules have taught. If it holds, half the "
+            "molecules lie within what is said of 50 %, and so on; rank is Spearman's correlation (1: it orders them "
+            "perfectly). It is learned from molecules like those of the validation set, and is a guess for all others.",
+        ),
+        tables=(Table(header, rows),),
+        pictures=shown,
+    )
+
+
 def worst(comparison: Comparison) -> Section | None:
     """The molecules that a model does worst on, by name, and how its error spreads over all."""
     tables, shown = [], []
@@ -312,6 +353,7 @@ def shared(comparison: Comparison, showcase: Showcase) -> Sequence[Section | Non
         density(comparison, showcase),
         *(saving(comparison, label) for label in comparison.saving),
         *(trust(comparison, label) for label in comparison.trust),
+        *(calibration(comparison, label) for label in comparison.calibration),
         worst(comparison),
         training(comparison, showcase),
         all_figures(comparison),

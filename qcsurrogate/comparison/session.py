@@ -73,6 +73,7 @@ class Session:
                 try:
                     measured = self.judges[label].measure(prediction, reference, on_grid=key in on_grid)
                     self._collection.values[label][key] |= measured
+                    self._collection.expected[label][key] = prediction.expected_errors
                 except _FAILURES as error:
                     self._collection.fail(key, label, "comparison", error)
         for subject in self._subjects:

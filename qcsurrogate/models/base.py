@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from qcsurrogate.basis import BasisSet
 from qcsurrogate.data.graphs import GraphSettings
 from qcsurrogate.errors import DomainError
+from qcsurrogate.models.uncertainty import ErrorModel
 from qcsurrogate.structures import Structure
 
 
@@ -57,6 +58,24 @@ class SurrogateModel(nn.Module, ABC):
         A matrix turns as D M D^T, and so does each of a stack (k, n, n); a vector as D c, with D of
         :attr:`output_basis`; without a basis it stays as it is.
         """
+
+    def fit_uncertainty(self, training: Any, validation: Any, *, batch_size: int) -> bool:
+        """Learn from finished weights how large errors are; a model need not be able to.
+
+        Args:
+            training, validation: its data sets.
+            batch_size: molecules at a time.
+
+        Returns:
+            Whether anything was learned; ``False`` is what a model says that cannot.
+        """
+        return False
+
+    def forget_uncertainty(self) -> None:
+        """What was learned of other weights does not hold for those that are about to come."""
+        for module in self.modules():
+            if isinstance(module, ErrorModel):
+                module.forget()
 
     def check_prediction(self, structure: Structure, prediction: NDArray[np.float64]) -> None:
         """Check what must hold exactly of every array of :meth:`predict_arrays`.

@@ -25,6 +25,7 @@ SUFFIXES: Final = (".npz", ".h5")
 FORMAT: Final = "qcsurrogate-predictions"
 FORMAT_VERSION: Final = 1
 SEAL: Final = "content_sha256"
+BLOCK_ERRORS: Final = "expected_block_errors"
 STRUCTURE_UNITS: Final = {"atomic_numbers": "1", "positions": "bohr", "charge": "e", "spin": "1"}
 
 _COMMON: Final = frozenset(entry.name for entry in fields(Prediction))
@@ -35,6 +36,9 @@ _CONVENTIONS: Final = (
     "A basis holds the shells of each element as PySCF takes them: [l, [exponent, coefficient, ...], ...]. Functions "
     "are spherical and normalised by PySCF. They stand atom by atom, shells of each atom by l, and m = -l to l, but p "
     "as x, y, z: the order of pyscf.gto.M(atom=..., unit='Bohr', basis=basis['elements'], charge=..., spin=...).",
+    "'expected_block_errors' are absolute errors expected of what the network puts out: (n_atoms, n_atoms) of blocks "
+    "between two atoms, or (n_atoms,) of each atom. 'expected_errors' are those of whole molecules, with what the "
+    "errors of 50, 80 and 95 % of such molecules stay within.",
     "'free_atoms' are sums of coefficient * exp(-exponent r^2), in electrons / bohr^3.",
 )
 
@@ -100,6 +104,13 @@ def _header(predictions: Sequence[Prediction]) -> dict[str, Any]:
             "known": prediction.domain.known,
             "findings": [vars(finding) for finding in prediction.domain.findings],
         }
+    told = [prediction.uncertainty for prediction in predictions]
+    calibration = _one(
+        [None if t is None else {name: list(row) for name, row in t.calibration.items()} for t in told],
+        "of one calibration",
+    )
+    if (unit := _one([None if t is None else t.unit for t in told], "of one unit of expected errors")) is not None:
+        content["units"][BLOCK_ERRORS] = unit
     header = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -107,6 +118,7 @@ def _header(predictions: Sequence[Prediction]) -> dict[str, Any]:
         **content,
         **({} if source is None else source.basis_to_dict()),
         **{name: basis.to_dict() for name, basis in shared.items()},
+        "calibration": calibration,
     }
     return header | {SEAL: content_digest(header, predictions)}
 
@@ -120,6 +132,8 @@ def content_digest(header: Mapping[str, Any], predictions: Iterable[Prediction])
         for name in own_fields(type(prediction)):
             if name in prediction.units:
                 digest.update(np.ascontiguousarray(getattr(prediction, name)).data)
+        if prediction.uncertainty is not None:
+            digest.update(np.ascontiguousarray(prediction.uncertainty.blocks).data)
     return digest.hexdigest()
 
 
@@ -149,12 +163,24 @@ def _summary_of(prediction: Prediction) -> dict[str, Any]:
         "charge": structure.charge,
         "spin": structure.spin,
         "domain": _summary_of_domain(prediction.domain),
+        "expected_errors": _summary_of_errors(prediction),
         **values,
     }
 
 
 def _summary_of_domain(domain: DomainVerdict) -> dict[str, Any]:
     return {"inside": domain.inside if domain.known else None, "summary": domain.summary}
+
+
+def _summary_of_errors(prediction: Prediction) -> dict[str, Any] | None:
+    """By figure the expected error, its unit, and what 50, 80 and 95 % stay within; null of a silent model."""
+    if prediction.uncertainty is None:
+        return None
+    keys = ("value", "within_50", "within_80", "within_95")
+    return {
+        name: {"unit": e.unit} | {key: float(f"{x:.4g}") for key, x in zip(keys, (e.value, *e.within), strict=True)}
+        for name, e in prediction.expected_errors.items()
+    }
 
 
 def _json_number(value: float | NDArray[np.float64]) -> Any:
@@ -166,8 +192,11 @@ def _json_number(value: float | NDArray[np.float64]) -> Any:
 
 
 def _arrays(prediction: Prediction) -> dict[str, NDArray[Any]]:
-    return {name: np.asarray(getattr(prediction.structure, name)) for name in STRUCTURE_UNITS} | {
-        name: np.asarray(getattr(prediction, name)) for name in prediction.units
+    told = {} if prediction.uncertainty is None else {BLOCK_ERRORS: prediction.uncertainty.blocks}
+    return {
+        **{name: np.asarray(getattr(prediction.structure, name)) for name in STRUCTURE_UNITS},
+        **{name: np.asarray(getattr(prediction, name)) for name in prediction.units},
+        **told,
     }
 
 

@@ -16,9 +16,18 @@ from numpy.typing import NDArray
 from qcsurrogate.basis import BasisSet
 from qcsurrogate.domain import DomainVerdict, Finding
 from qcsurrogate.errors import BasisError, OutputError, SpecError, StructureError
-from qcsurrogate.prediction.files import FORMAT, FORMAT_VERSION, SEAL, check_suffix, content_digest, own_fields
+from qcsurrogate.prediction.files import (
+    BLOCK_ERRORS,
+    FORMAT,
+    FORMAT_VERSION,
+    SEAL,
+    check_suffix,
+    content_digest,
+    own_fields,
+)
 from qcsurrogate.prediction.results import Prediction
 from qcsurrogate.prediction.source import Source
+from qcsurrogate.prediction.uncertainty import Uncertainty
 from qcsurrogate.registry import find_quantity
 from qcsurrogate.sources.readers.npz import BROKEN, read_member
 from qcsurrogate.structures import Structure
@@ -80,6 +89,7 @@ def _predictions(path: Path, read: Read) -> list[Prediction]:
             *(bases[name] if name in bases else _numbers(read, f"{i:06d}/{name}") for name in own),
             domain=_domain(entry["domain"]),
             source=source,
+            uncertainty=_uncertainty(read, f"{i:06d}", header),
         )
         for i, entry in enumerate(header["structures"])
     ]
@@ -94,6 +104,13 @@ def _structure(read: Read, group: str, name: str) -> Structure:
         raise ValueError(f"atomic numbers, charge or spin of {group} are no integers")
     numbers, charge, spin = integers
     return Structure(numbers, _numbers(read, f"{group}/positions"), int(charge[()]), int(spin[()]), name)
+
+
+def _uncertainty(read: Read, group: str, header: Mapping[str, Any]) -> Uncertainty | None:
+    if header["calibration"] is None:
+        return None
+    rows = {str(name): tuple(float(number) for number in row) for name, row in header["calibration"].items()}
+    return Uncertainty(_numbers(read, f"{group}/{BLOCK_ERRORS}"), str(header["units"][BLOCK_ERRORS]), rows)
 
 
 def _numbers(read: Read, name: str) -> Any:

@@ -20,6 +20,7 @@ from qcsurrogate.density.densities import ElectronDensity, as_points
 from qcsurrogate.density.moments import ChargeMoments, Moments, charge_moments
 from qcsurrogate.domain import UNKNOWN, DomainVerdict
 from qcsurrogate.prediction.source import Source
+from qcsurrogate.prediction.uncertainty import ExpectedError, Uncertainty
 from qcsurrogate.structures import Structure
 
 MOMENTS: Final = (
@@ -46,6 +47,8 @@ class Prediction(ABC):
         structure: what was predicted for.
         domain: what of it lies outside of the training data.
         source: the model that it comes from; None where it was put together by hand.
+        uncertainty: how wrong its parts are expected to be; None where the model does not say.
+        error_units: unit of every figure of :attr:`expected_errors`.
         units: unit of every quantity that :func:`qcsurrogate.save_predictions` writes.
         summary_units: unit of every quantity of the JSON summary.
         conventions: sentences for whoever reads the arrays without this package.
@@ -54,16 +57,42 @@ class Prediction(ABC):
     structure: Structure
     domain: DomainVerdict = field(default=UNKNOWN, kw_only=True)
     source: Source | None = field(default=None, kw_only=True)
+    uncertainty: Uncertainty | None = field(default=None, kw_only=True)
 
     units: ClassVar[Mapping[str, str]]
     summary_units: ClassVar[Mapping[str, str]]
     conventions: ClassVar[tuple[str, ...]] = ()
+    error_units: ClassVar[Mapping[str, str]] = {}
 
     def __post_init__(self) -> None:
+        if self.uncertainty is not None:
+            self.uncertainty.check(len(self.structure))
         for entry in fields(self):
             value = getattr(self, entry.name)
             if isinstance(value, np.ndarray):
                 object.__setattr__(self, entry.name, read_only(value.copy()))
+
+    @cached_property
+    def expected_errors(self) -> Mapping[str, ExpectedError]:
+        """Figures of this molecule that a comparison would report, and what is expected of them without a reference.
+
+        They are learned from the errors of the model's validation molecules: what holds for molecules like those
+        holds less and less for others.  Empty where the model says nothing of its errors.
+        """
+        if self.uncertainty is None:
+            return {}
+        found = {}
+        for name, raw in self._raw_errors(self.uncertainty).items():
+            if (row := self.uncertainty.calibration.get(name)) is not None:
+                value = row[0] * raw
+                found[name] = ExpectedError(
+                    value, self.error_units[name], (value * row[1], value * row[2], value * row[3])
+                )
+        return found
+
+    def _raw_errors(self, uncertainty: Uncertainty) -> Mapping[str, float]:
+        """Estimates of figures' errors before they are calibrated."""
+        return {}
 
     def __repr__(self) -> str:
         structure = self.structure

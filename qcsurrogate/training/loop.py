@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import io
 import json
@@ -25,7 +26,7 @@ from qcsurrogate.files.atomic import TEMPORARY_SUFFIX, exclusive_lock, make_fold
 from qcsurrogate.files.nested import differences
 from qcsurrogate.files.yaml_model import dump_yaml
 from qcsurrogate.interrupts import Interrupts
-from qcsurrogate.models.files import ModelMetadata, write_model
+from qcsurrogate.models.files import ModelMetadata, read_model, write_model
 from qcsurrogate.training.averaging import MovingAverage
 from qcsurrogate.training.checkpoint import (
     CHECKPOINT_NAME,
@@ -183,6 +184,7 @@ class _Run:
             torch.set_num_threads(config.threads)
         if config.device == "cuda" and not torch.cuda.is_available():
             raise TrainingError("training.device=cuda, but PyTorch sees no GPU; use cpu or auto")
+        model.forget_uncertainty()
         self.config, self.out, self.on_metadata = config, out, on_metadata
         self.train_data, self.validation_data = train_data, validation_data
         self.fabric = Fabric(accelerator=config.device, devices=1, precision=f"{config.precision}-true")  # type: ignore[arg-type]
@@ -242,9 +244,13 @@ class _Run:
                         reporter.say(_why_over(progress, config))
                 out_of_time = config.max_minutes is not None and self._minutes() >= config.max_minutes
                 stop = out_of_time or interrupts.received is not None
+                if progress.finished:  # before the checkpoint that says so
+                    self._fit_uncertainty()
                 if progress.finished or stop or progress.step % config.checkpoint_every == 0:
                     self._note_times()
                     write_checkpoint(self._checkpoint_path, progress, self.networks, self.optimisers)
+                if stop and not progress.finished:
+                    self._fit_uncertainty()
                 if interrupts.received is not None and not progress.finished:
                     reporter.say(f"stopped after step {progress.step}; start it again to go on")
                     interrupts.raise_received()
@@ -332,6 +338,15 @@ class _Run:
             write_model(self.out / MODEL_NAME, model, self.on_metadata(metrics, provenance))
         self._write_metrics()
         return row
+
+    def _fit_uncertainty(self) -> None:
+        """The best model so far learns how large its errors are, on the CPU, and is written again."""
+        path, network = self.out / MODEL_NAME, self.average.network
+        if self.progress.best_step is None:
+            return
+        best, metadata = read_model(path, build=lambda kind, description: copy.deepcopy(network))
+        if best.fit_uncertainty(self.train_data, self.validation_data, batch_size=self.config.validation_batch_size):
+            write_model(path, best, metadata)
 
     @torch.no_grad()
     def _validation_errors(self) -> dict[str, float]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +14,11 @@ from qcsurrogate.basis import BasisSet
 from qcsurrogate.comparison.subjects import Curve, Subject
 from qcsurrogate.domain import Domain
 from qcsurrogate.models.files import ModelMetadata
+from qcsurrogate.prediction.uncertainty import Told, Uncertainty
 from qcsurrogate.quantities.density.surrogate import DensitySurrogate
+from qcsurrogate.quantities.density.uncertainty import FIGURE
 from qcsurrogate.quantities.hamiltonian.surrogate import HamiltonianSurrogate
+from qcsurrogate.quantities.hamiltonian.uncertainty import FIGURES
 from qcsurrogate.reference.atoms import free_atoms_to_dict
 from qcsurrogate.reference.orthogonal import StartingPoint
 from qcsurrogate.reference.record import ReferenceRecord
@@ -35,8 +39,21 @@ def nothing(record: ReferenceRecord) -> Array:
     return np.zeros(1)
 
 
+class Expecting:
+    """Expects the same of every block of the molecules it has predicted last."""
+
+    def expect(self, structures: Sequence[Structure], each: float, unit: str, figures: Sequence[str]) -> None:
+        shapes = [(len(s), len(s)) if unit == "hartree" else (len(s),) for s in structures]
+        rows = dict.fromkeys(figures, (1.0, 0.8, 1.6, 2.4))
+        self.told = [Uncertainty(np.full(shape, each), unit, rows) for shape in shapes]
+
+    @contextmanager
+    def expecting(self) -> Iterator[Told]:
+        yield lambda: list(self.told)
+
+
 @dataclass
-class KnownHamiltonianModel:
+class KnownHamiltonianModel(Expecting):
     """Gives the correction to H0 of the stored matrix, plus a known error."""
 
     records: dict[str, ReferenceRecord]
@@ -48,12 +65,13 @@ class KnownHamiltonianModel:
         return [StartingPoint.of(structure, self.orbital_basis, potentials) for structure in structures]
 
     def corrections(self, structures: Sequence[Structure], starts: Sequence[StartingPoint]) -> list[Array]:
+        self.expect(structures, 1e-5, "hartree", FIGURES)
         records = [self.records[s.key] for s in structures]
         return [s.correction(r.hamiltonian + self.change(r)) for r, s in zip(records, starts, strict=True)]
 
 
 @dataclass
-class KnownDensityModel:
+class KnownDensityModel(Expecting):
     """Gives the stored coefficients, plus a known error."""
 
     records: dict[str, ReferenceRecord]
@@ -62,6 +80,7 @@ class KnownDensityModel:
     change: Change = nothing
 
     def coefficients(self, structures: Sequence[Structure]) -> list[Array]:
+        self.expect(structures, 0.01, "hartree^0.5", [FIGURE])
         records = [self.records[s.key] for s in structures]
         return [r.density_coefficients + self.change(r) for r in records]
 

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 
 from qcsurrogate.comparison import pictures, sections
+from qcsurrogate.comparison.collect import calibration
 from qcsurrogate.comparison.report import _warnings, render_report
 from qcsurrogate.comparison.run import compare_subjects
 from qcsurrogate.comparison.schema import Failure, PairSummary
 from qcsurrogate.comparison.showcase import Plane, PlaneDensities
 from qcsurrogate.comparison.subjects import Curve
 from qcsurrogate.comparison.text import number
+from qcsurrogate.prediction.uncertainty import ExpectedError
 from qcsurrogate.quantities.hamiltonian.breakdown import BlockErrors, shell_names
 from qcsurrogate.quantities.hamiltonian.judge import _shell_pictures
 from qcsurrogate.structures import Structure
@@ -310,3 +312,31 @@ def test_every_shell_of_a_heat_map_has_room_for_its_label(elements):
         assert height >= 0.2 * len(shells)
     width = float(_svg_of(two_atoms.source).attrib["width"].removesuffix("pt")) / 72
     assert width >= 0.2 * len(shells)
+
+
+def test_expected_errors_are_held_against_actual_ones(compared):
+    comparison = compared[0]
+    found = comparison.calibration["hamiltonian"]["hamiltonian_mae"]
+    actual = comparison.values("hamiltonian", "hamiltonian_mae")
+    assert found.molecules == len(actual) == 5
+    assert found.expected == pytest.approx(1e-5)  # what the known model expects of every block
+    assert found.actual == pytest.approx(np.mean(actual))
+    assert found.within_50 == np.mean(np.array(actual) <= 0.8e-5)
+    assert found.within_95 == np.mean(np.array(actual) <= 2.4e-5)
+    assert found.rank_correlation is None
+    assert found.ence is None
+    molecule = comparison.molecules[0]
+    assert molecule.expected["density"] == {"density_nmae_network": pytest.approx(0.01 * (3 / 10) ** 0.5)}
+    section = sections.calibration(comparison, "hamiltonian")
+    assert section.title == "How well it knows its own errors: hamiltonian"
+    assert len(section.pictures) == len(section.tables[0].rows) == 5
+    assert all(_svg_of(picture.source).tag.endswith("svg") for picture in section.pictures)
+
+
+def test_calibration_of_expected_errors_that_are_twice_too_large():
+    pairs = [(ExpectedError(2.0 * x, "1", (1.8 * x, 3.0 * x, 4.0 * x)), x) for x in np.linspace(1.0, 2.0, 20)]
+    found = calibration(pairs)
+    assert (found.within_50, found.within_80, found.within_95) == (1.0, 1.0, 1.0)
+    assert found.ence == pytest.approx(0.5)
+    assert found.rank_correlation == pytest.approx(1.0)
+    assert found.expected == pytest.approx(2 * found.actual)

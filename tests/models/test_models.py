@@ -134,7 +134,7 @@ def test_settings_suggest_the_key_that_was_meant() -> None:
 def test_statistics_stay_float64_beside_float32_weights() -> None:
     basis, settings = orbital_basis("sto-3g", [1]), HamiltonianSettings(encoder=encoder("so2"))
     model = HamiltonianModel(basis, settings, flat_potentials([1])).float()
-    of_labels = re.compile(r"(pair|atom)_(labels|inputs)\.")
+    of_labels = re.compile(r"((pair|atom)_(labels|inputs)|error_model)\.")
     kinds = {name: tensor.dtype for name, tensor in model.state_dict().items()}
     assert {dtype for name, dtype in kinds.items() if of_labels.match(name)} == {torch.float64}
     assert {dtype for name, dtype in kinds.items() if not of_labels.match(name)} == {torch.float32}

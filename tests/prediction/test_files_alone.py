@@ -121,7 +121,7 @@ def test_bases_are_written_once(predictions, tmp_path):
         qcsurrogate.save_predictions([predictions[0]] * n, tmp_path / "out.npz")
         sizes.append((tmp_path / "out.npz").stat().st_size)
     with np.load(tmp_path / "out.npz") as file:
-        assert len(json.dumps(header_of(tmp_path / "out.npz"))) < 100_000
+        assert len(json.dumps(header_of(tmp_path / "out.npz"))) < 1_500 * 101
         arrays = sum(file[key].nbytes for key in file.files if key.startswith("000000/"))
     assert (sizes[1] - sizes[0]) / 100 < arrays + 5_000  # npz headers, names, and the entry in the header
 

@@ -14,11 +14,15 @@ from qcsurrogate.basis import BasisSet
 from qcsurrogate.data.datasets import InMemoryDataset, Sample, atom_rows_of, read_split
 from qcsurrogate.data.graphs import Graph, GraphSettings, collate
 from qcsurrogate.errors import StoreError
+from qcsurrogate.models.uncertainty import spread_over
 from qcsurrogate.reference.density_fit import atom_orthonormal_transform, charges
 from qcsurrogate.reference.record import ReferenceRecord
 from qcsurrogate.store.spec import SplitName
 from qcsurrogate.store.store import Store
 from qcsurrogate.structures import Structure
+
+MOLECULES_TO_CALIBRATE = 24
+"""Validation molecules on whose densities expected errors are calibrated."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,8 @@ class DensityDataset(InMemoryDataset[Sample]):
 
     density_basis: BasisSet
     functions: dict[int, AtomFunctions]
+    references: Mapping[int, tuple[Structure, NDArray[np.float64]]]
+    """Structure and coefficients of some molecules by index, from which expected errors are calibrated."""
 
     @classmethod
     def from_store(
@@ -94,16 +100,19 @@ class DensityDataset(InMemoryDataset[Sample]):
         basis = method.density_basis(elements)
         functions = atom_functions(basis)
         inverse = {z: np.asarray(np.linalg.inv(f.transform), dtype=np.float64) for z, f in functions.items()}
-        samples = []
-        for record in records:
+        samples, references = [], {}
+        kept = set() if split == "train" else set(spread_over(len(keys), MOLECULES_TO_CALIBRATE))
+        for number, record in enumerate(records):
             if record.density_coefficients is None:
                 raise StoreError(
                     f"store '{store.path}' holds no density coefficients; generate it with "
                     "targets.density_coefficients: true"
                 )
+            if number in kept:
+                references[number] = record.structure, np.asarray(record.density_coefficients)
             samples.append(_density_sample(record, basis, inverse, settings, dtype))
         dataset = cls(samples, keys, method.orbital_basis(elements), settings)
-        dataset.density_basis, dataset.functions = basis, functions
+        dataset.density_basis, dataset.functions, dataset.references = basis, functions, references
         return dataset
 
     def batch(self, indices: Sequence[int]) -> DensityBatch:

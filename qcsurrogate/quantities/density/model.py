@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, ClassVar, cast
 
 import numpy as np
@@ -21,6 +22,8 @@ from qcsurrogate.nn.head import DegreeHead
 from qcsurrogate.nn.layout import FeatureLayout
 from qcsurrogate.nn.node import GatedBlock
 from qcsurrogate.nn.norm import EquivariantRMSNorm
+from qcsurrogate.prediction.uncertainty import Told
+from qcsurrogate.quantities.density.uncertainty import expecting, fit_errors, new_error_model
 from qcsurrogate.structures import Structure
 
 
@@ -83,6 +86,7 @@ class DensityModel(SurrogateModel):
             self.heads[str(z)] = DegreeHead(self.features, hidden, [(l, True) for l in element.angular_momenta])
             self.statistics[str(z)] = Standardisation(element.n_functions)
             self.functions[str(z)] = AtomBasis(element.n_functions)
+        self.error_model = new_error_model(self)
 
     @staticmethod
     def graph_settings(density_basis: BasisSet, settings: DensitySettings) -> GraphSettings:
@@ -156,6 +160,19 @@ class DensityModel(SurrogateModel):
             "coefficient_mae": (absolute, n_coefficients),
             "coefficient_norm_per_electron": ((square.sqrt() / electrons).sum().cpu(), batch.graph.n_molecules),
         }
+
+    def atom_errors(self, batch: Any, outputs: list[tuple[int, Tensor]]) -> Iterator[tuple[int, Tensor]]:
+        """For each element (n_atoms,) norms of the errors of what the network's ``outputs`` for a batch say."""
+        for (z, prediction), (_, rows) in zip(outputs, batch.atom_rows, strict=True):
+            yield z, (self._statistics(z).restore(prediction) - rows.double()).norm(dim=1)
+
+    def expecting(self) -> AbstractContextManager[Told]:
+        """While open: what is expected of the errors of the last predictions."""
+        return expecting(self)
+
+    def fit_uncertainty(self, training: Any, validation: Any, *, batch_size: int) -> bool:
+        fit_errors(self, training, validation, batch_size)
+        return True
 
     @torch.no_grad()
     def coefficients(self, structures: Sequence[Structure]) -> list[NDArray[np.float64]]:

@@ -14,6 +14,8 @@ from qcsurrogate.basis import BasisSet
 from qcsurrogate.density.densities import GaussianDensity
 from qcsurrogate.errors import BasisError
 from qcsurrogate.prediction.results import MOMENTS, PredictionWithDensity
+from qcsurrogate.prediction.uncertainty import Uncertainty
+from qcsurrogate.quantities.density.uncertainty import FIGURE, nmae_estimate
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -45,9 +47,14 @@ class DensityPrediction(PredictionWithDensity):
         "quadrupole": "e bohr^2",
     }
 
+    error_units: ClassVar[Mapping[str, str]] = {FIGURE: "%"}
+
     conventions: ClassVar[tuple[str, ...]] = (
         "The whole electron density is rho(r) = sum of 'density_coefficients' times the functions of 'density_basis'. "
         "The free atom of each element is the last s function of each atom, so that nothing has to be added.",
+        "'expected_block_errors' are norms of the errors of each atom's coefficients over functions orthonormal "
+        "in the Coulomb metric: the root of the self-repulsion of what is wrong. What the auxiliary basis cannot "
+        "describe is not in them.",
         MOMENTS,
     )
 
@@ -59,6 +66,9 @@ class DensityPrediction(PredictionWithDensity):
                 f"the density of {self.structure.label} has coefficients of the shape "
                 f"{self.density_coefficients.shape}; expected {(n,)}, the functions of '{self.density_basis.name}'"
             )
+
+    def _raw_errors(self, uncertainty: Uncertainty) -> Mapping[str, float]:
+        return nmae_estimate(uncertainty.blocks, self.structure.n_electrons)
 
     @cached_property
     def electron_density(self) -> GaussianDensity:

@@ -32,6 +32,8 @@ class DensitySurrogate(Surrogate[DensityPrediction]):
         self.density_basis: BasisSet = complete_basis(model.density_basis, self.atoms)
 
     def _predict_batch(self, structures: Sequence[Structure]) -> list[DensityPrediction]:
+        with self.model.expecting() as told:
+            found = self.model.coefficients(structures)
         return [
             DensityPrediction(
                 structure,
@@ -39,6 +41,7 @@ class DensitySurrogate(Surrogate[DensityPrediction]):
                 complete_coefficients(
                     structure, self.auxiliary_basis, np.asarray(coefficients, dtype=np.float64), self.atoms
                 ),
+                uncertainty=uncertainty,
             )
-            for structure, coefficients in zip(structures, self.model.coefficients(structures), strict=True)
+            for structure, coefficients, uncertainty in zip(structures, found, told(), strict=True)
         ]

@@ -14,6 +14,7 @@ from qcsurrogate.basis import BasisSet
 from qcsurrogate.data.blocks import BlockLayouts, cut_blocks, to_bond_frame
 from qcsurrogate.data.datasets import InMemoryDataset, Sample, read_split
 from qcsurrogate.data.graphs import Graph, GraphSettings, PairKind, collate
+from qcsurrogate.models.uncertainty import spread_over
 from qcsurrogate.reference.orthogonal import StartingPoint, each_spin
 from qcsurrogate.reference.potentials import AtomicPotential, AtomicPotentials, fit_potentials
 from qcsurrogate.store.spec import SplitName
@@ -21,6 +22,9 @@ from qcsurrogate.store.store import Store
 
 MOLECULES_TO_FIT = 48
 """Training molecules from which the charges of H0 are found: about ten numbers for each element."""
+
+MOLECULES_TO_CALIBRATE = 32
+"""Validation molecules on whose orbital energies expected errors are calibrated."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +134,8 @@ class HamiltonianDataset(InMemoryDataset[HamiltonianSample]):
 
     potentials: Mapping[int, AtomicPotential]
     n_components: int
+    starts: Mapping[int, StartingPoint]
+    """Starting points of some molecules by index, from which errors of orbital energies are calibrated."""
 
     def rows_of_pairs(self, kind: PairKind) -> Tensor | None:
         """(n, n_rows) labels of all pairs of one kind, or None if it does not occur."""
@@ -163,16 +169,17 @@ class HamiltonianDataset(InMemoryDataset[HamiltonianSample]):
             StoreError: if the split is empty.
         """
         keys, records = read_split(store, split, progress=progress, unrestricted=True)
-        basis, unrestricted = (
-            store.spec.method.orbital_basis(elements or sorted(store.atoms)),
-            store.spec.method.unrestricted,
-        )
+        basis = store.spec.method.orbital_basis(elements or sorted(store.atoms))
+        unrestricted = store.spec.method.unrestricted
         layouts = BlockLayouts(basis, 2 if unrestricted else 1)
-        samples = []
-        for record in records:
+        samples, starts = [], {}
+        kept = set() if split == "train" else set(spread_over(len(keys), MOLECULES_TO_CALIBRATE))
+        for number, record in enumerate(records):
             start = StartingPoint.of(record.structure, basis, potentials, unrestricted=unrestricted)
             label = start.correction(record.hamiltonian_components)
             graph = settings.graph(record.structure)
+            if number in kept:
+                starts[number] = start
             rows, inputs = (block_rows(matrix, graph, layouts) for matrix in (label, start.density))
             samples.append(
                 HamiltonianSample(
@@ -185,7 +192,7 @@ class HamiltonianDataset(InMemoryDataset[HamiltonianSample]):
                 )
             )
         dataset = cls(samples, keys, basis, settings)
-        dataset.potentials, dataset.n_components = potentials, layouts.n_components
+        dataset.potentials, dataset.n_components, dataset.starts = potentials, layouts.n_components, starts
         return dataset
 
     def batch(self, indices: Sequence[int]) -> HamiltonianBatch:

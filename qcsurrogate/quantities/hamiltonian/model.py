@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, ClassVar, cast
 
 import numpy as np
@@ -30,9 +31,17 @@ from qcsurrogate.nn.radial import RadialBasis, RadialWeights, smooth_cutoff
 from qcsurrogate.nn.rotation import BondRotation
 from qcsurrogate.nn.scatter import gather
 from qcsurrogate.nn.so2 import HiddenGate, ToHidden
-from qcsurrogate.quantities.hamiltonian.labels import BlockRows, HamiltonianDataset, block_rows, join_rows
+from qcsurrogate.prediction.uncertainty import Told
+from qcsurrogate.quantities.hamiltonian.labels import (
+    BlockRows,
+    HamiltonianBatch,
+    HamiltonianDataset,
+    block_rows,
+    join_rows,
+)
 from qcsurrogate.quantities.hamiltonian.pairs import PairHead, PairStatistics, SharedBlock
 from qcsurrogate.quantities.hamiltonian.spin import of_right_symmetry, spins_swapped
+from qcsurrogate.quantities.hamiltonian.uncertainty import expecting, fit_errors, new_error_model
 from qcsurrogate.reference.orthogonal import StartingPoint
 from qcsurrogate.reference.potentials import AtomicPotentials, potentials_to_dict
 from qcsurrogate.structures import Structure
@@ -177,6 +186,7 @@ class HamiltonianModel(SurrogateModel):
             self.atom_heads[str(z)] = DegreeHead(self.features, width, irreps)
             self.atom_labels[str(z)] = Standardisation(self.layouts.atom(z).n_rows)
             self.atom_inputs[str(z)] = Standardisation(self.layouts.atom(z).n_rows)
+        self.error_model = new_error_model(self)
 
     @staticmethod
     def graph_settings(basis: BasisSet, settings: HamiltonianSettings) -> GraphSettings:
@@ -334,6 +344,27 @@ class HamiltonianModel(SurrogateModel):
     def _blocks(self, kind: PairKind, rows: Tensor, wigner: Tensor) -> Tensor:
         blocks = self.layouts.pair(kind).to_blocks(rows)
         return from_bond_frame(kind, self.orbital_basis, blocks, wigner.double())
+
+    def expecting(self) -> AbstractContextManager[Told]:
+        """While open: what is expected of the errors of the last predictions."""
+        return expecting(self)
+
+    def fit_uncertainty(self, training: Any, validation: Any, *, batch_size: int) -> bool:
+        fit_errors(self, training, validation, batch_size)
+        return True
+
+    def matrices(
+        self, batch: HamiltonianBatch, outputs: tuple[list[Tensor], list[tuple[int, Tensor]]]
+    ) -> tuple[list[NDArray[np.float64]], list[NDArray[np.float64]]]:
+        """D of every molecule, PySCF AO order: what the network's ``outputs`` for a batch say, and its labels."""
+        lengths, kinds = _pairs(batch.graph).lengths, self._by_kind(batch.graph, batch.labels.pairs)
+        pairs = [self._pair_labels(kind, rows, lengths[part]) for kind, part, rows in kinds]
+        atoms = [(z, self._atom(self.atom_labels, z).standardise(rows)) for z, rows in batch.labels.atoms]
+        numbers = [z.tolist() for z in batch.graph.atomic_numbers.split(list(batch.graph.atom_counts))]
+        predicted, labels = (self._assemble(batch.graph, *rows) for rows in (outputs, (pairs, atoms)))
+        return tuple(  # type: ignore[return-value]
+            [self._to_pyscf_order(m, z) for m, z in zip(found, numbers, strict=True)] for found in (predicted, labels)
+        )
 
     def starting_points(self, structures: Sequence[Structure]) -> list[StartingPoint]:
         """H0 of several molecules, and what follows from it.

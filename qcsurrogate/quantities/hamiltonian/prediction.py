@@ -16,6 +16,8 @@ from qcsurrogate.density.cube import write_cube
 from qcsurrogate.density.densities import OrbitalDensity, as_points
 from qcsurrogate.errors import BasisError, SpecError
 from qcsurrogate.prediction.results import MOMENTS, PredictionWithDensity, read_only
+from qcsurrogate.prediction.uncertainty import Uncertainty
+from qcsurrogate.quantities.hamiltonian.uncertainty import FIGURES, matrix_estimate, orbital_estimates, shares
 from qcsurrogate.reference.evaluation import OneShot, evaluate_once
 from qcsurrogate.reference.orbitals import MolecularOrbitals
 
@@ -62,11 +64,14 @@ class HamiltonianPrediction(PredictionWithDensity):
         "quadrupole": "e bohr^2",
     }
 
+    error_units: ClassVar[Mapping[str, str]] = dict.fromkeys(FIGURES, "hartree")
+
     conventions: ClassVar[tuple[str, ...]] = (
         "All matrices are over 'orbital_basis'; H C = S C e. 'baseline' is H0, which the network has corrected. The "
         "density matrix holds two electrons in each occupied orbital; where 'hamiltonian' and what follows from it "
         "have a first axis of length 2 (alpha, beta; unrestricted), one. HOMO and LUMO are then the highest occupied "
         "and the lowest empty orbital of either spin.",
+        "'expected_block_errors' are those of elements of S^(-1/2) H S^(-1/2).",
         MOMENTS,
     )
 
@@ -147,6 +152,16 @@ class HamiltonianPrediction(PredictionWithDensity):
     def spin_square(self) -> float:
         """<S^2> of the determinant; 0 if restricted."""
         return self._orbitals.spin_square(self.overlap)
+
+    def _raw_errors(self, uncertainty: Uncertainty) -> Mapping[str, float]:
+        counts = np.diff(self.orbital_basis.offsets(self.structure.atomic_numbers))
+        estimates = matrix_estimate(uncertainty.blocks, counts)
+        if "homo_error" not in uncertainty.calibration:
+            return estimates
+        values, vectors = np.linalg.eigh(self.overlap)
+        orthogonal = (vectors * np.sqrt(values)) @ (vectors.T @ self.mo_coeff)
+        occupied = self.structure.n_electrons // 2
+        return estimates | orbital_estimates(uncertainty.blocks, shares(orthogonal, counts), occupied)
 
     @property
     def electron_density(self) -> OrbitalDensity:

@@ -23,10 +23,15 @@ class HamiltonianSurrogate(Surrogate[HamiltonianPrediction]):
 
     def _predict_batch(self, structures: Sequence[Structure]) -> list[HamiltonianPrediction]:
         starts = self.model.starting_points(structures)
-        corrections = self.model.corrections(structures, starts)
+        with self.model.expecting() as told:
+            corrections = self.model.corrections(structures, starts)
         return [
             HamiltonianPrediction(
-                structure, self.orbital_basis, each_spin(start.hamiltonian(correction)), start.baseline
+                structure,
+                self.orbital_basis,
+                each_spin(start.hamiltonian(correction)),
+                start.baseline,
+                uncertainty=uncertainty,
             )
-            for structure, start, correction in zip(structures, starts, corrections, strict=True)
+            for structure, start, correction, uncertainty in zip(structures, starts, corrections, told(), strict=True)
         ]
