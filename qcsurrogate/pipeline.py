@@ -20,8 +20,9 @@ from qcsurrogate.registry import Quantity, find_quantity
 from qcsurrogate.store.spec import SplitName
 from qcsurrogate.store.store import Store
 from qcsurrogate.training.config import RunConfig, load_run_config
-from qcsurrogate.training.loop import CONFIG_NAME, MODEL_NAME, TrainingData, TrainingResult, train
+from qcsurrogate.training.loop import TrainingData, train
 from qcsurrogate.training.origin import ORIGIN_NAME, Beginning
+from qcsurrogate.training.outputs import CONFIG_NAME, MODEL_NAME, TrainingResult
 from qcsurrogate.versions import installed_versions
 
 _PACKAGES = ("qcsurrogate", "torch", "e3nn", "numpy", "pyscf")

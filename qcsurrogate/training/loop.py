@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import copy
-import csv
-import io
-import json
 import math
-import platform
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import torch
 from lightning_fabric import Fabric
-from pydantic import ValidationError
 from torch import Tensor
 
 from qcsurrogate.errors import StoreError, TrainingError
 from qcsurrogate.files.atomic import TEMPORARY_SUFFIX, exclusive_lock, make_folder, write_atomically
-from qcsurrogate.files.nested import differences
 from qcsurrogate.files.yaml_model import dump_yaml
 from qcsurrogate.interrupts import Interrupts
 from qcsurrogate.models.files import ModelMetadata, read_model, write_model
@@ -35,11 +28,20 @@ from qcsurrogate.training.checkpoint import (
     restore_checkpoint,
     write_checkpoint,
 )
-from qcsurrogate.training.config import HARMLESS_KEYS, RunConfig, TrainingConfig
+from qcsurrogate.training.config import RunConfig, TrainingConfig
 from qcsurrogate.training.optimisers import learning_rate_factor, make_optimisers, set_learning_rate
+from qcsurrogate.training.outputs import (
+    CONFIG_NAME,
+    METRICS_NAME,
+    MODEL_NAME,
+    TrainingResult,
+    result_of,
+    versions_text,
+    write_metrics,
+)
 from qcsurrogate.training.reporting import Reporter
+from qcsurrogate.training.resuming import check_same_run, is_over, plain, why_over, with_new_defaults
 from qcsurrogate.training.sampler import EpochSampler
-from qcsurrogate.versions import installed_versions
 
 if TYPE_CHECKING:
     from qcsurrogate.models.base import SurrogateModel
@@ -51,13 +53,8 @@ _MEANING_OF_FEW: Final = {
     "validation": "its error is a rough estimate, and the choice of the best step depends on chance",
 }
 
-MODEL_NAME: Final = "model.safetensors"
-METRICS_NAME: Final = "metrics.csv"
-CONFIG_NAME: Final = "config.yaml"
 _LOCK_PATIENCE_SECONDS: Final = 5.0
 """One that was killed may hold the lock for a moment still."""
-
-_PACKAGES = ("qcsurrogate", "torch", "e3nn", "numpy", "lightning-fabric", "safetensors", "pydantic")
 
 
 class TrainingData(Protocol):
@@ -71,25 +68,6 @@ class TrainingData(Protocol):
 
 MakeMetadata = Callable[[Mapping[str, float], Mapping[str, Any]], ModelMetadata]
 """From the metrics and the provenance of a model that is about to be written, what its file says."""
-
-
-@dataclass(frozen=True)
-class TrainingResult:
-    """How a run stands when ``train`` returns.
-
-    Attributes:
-        finished: False if ``max_minutes`` ended it before its last step.
-        metrics: row of the table at ``best_step``.
-        wall_time, cpu_time: seconds spent, all starts together.
-    """
-
-    model_path: Path | None
-    steps: int
-    finished: bool
-    best_step: int | None
-    metrics: Mapping[str, float]
-    wall_time: float
-    cpu_time: float
 
 
 def train(
@@ -144,7 +122,7 @@ def train(
                 f"the {name} set is empty; expected at least one molecule: generate more or change the split"
             )
     dataset = {"hash": dataset_hash, "train": len(train_data), "validation": len(validation_data)}
-    progress = Progress(_plain(config), dataset, _plain(model.description()))
+    progress = Progress(plain(config), dataset, plain(model.description()))
     out = Path(out)
     threads = torch.get_num_threads()
     with _storage_trouble():
@@ -154,12 +132,12 @@ def train(
                 leftover.unlink()
             if (out / CHECKPOINT_NAME).exists():
                 earlier = read_progress(out / CHECKPOINT_NAME)
-                earlier.config = _with_new_defaults(earlier.config, config)
-                _check_same_run(out, earlier, progress)
-                if earlier.finished and _is_over(earlier, config.training):
+                earlier.config = with_new_defaults(earlier.config, config)
+                check_same_run(out, earlier, progress)
+                if earlier.finished and is_over(earlier, config.training):
                     if not quiet:
-                        print(f"training {model.kind}: {_why_over(earlier, config.training)}", file=sys.stderr)
-                    return _result(out, earlier)
+                        print(f"training {model.kind}: {why_over(earlier, config.training)}", file=sys.stderr)
+                    return result_of(out, earlier)
             try:
                 run = _Run(model, train_data, validation_data, config.training, out, on_metadata, progress)
                 return run.go(notes, quiet=quiet)
@@ -212,8 +190,8 @@ class _Run:
         """Take all steps that are left."""
         progress, config = self.progress, self.config
         write_atomically(self.out / CONFIG_NAME, dump_yaml(progress.config).encode())
-        write_atomically(self.out / "versions.json", _versions(self.fabric.device).encode())
-        self._write_metrics()
+        write_atomically(self.out / "versions.json", versions_text(self.fabric.device).encode())
+        write_metrics(self.out / METRICS_NAME, progress.rows)
         reporter = Reporter(
             f"training {self.model.kind}",
             config.steps,
@@ -239,9 +217,9 @@ class _Run:
                 if progress.finished or progress.step % config.validate_every == 0:
                     row = self._validate()
                     reporter.validated(progress.step, row, best=progress.best_step == progress.step)
-                    progress.finished = _is_over(progress, config)
+                    progress.finished = is_over(progress, config)
                     if progress.finished and progress.step < config.steps:
-                        reporter.say(_why_over(progress, config))
+                        reporter.say(why_over(progress, config))
                 out_of_time = config.max_minutes is not None and self._minutes() >= config.max_minutes
                 stop = out_of_time or interrupts.received is not None
                 if progress.finished:  # before the checkpoint that says so
@@ -257,7 +235,7 @@ class _Run:
                 if stop and not progress.finished:
                     reporter.say(f"{config.max_minutes:g} minutes are over after step {progress.step}")
                     break
-        return _result(self.out, progress)
+        return result_of(self.out, progress)
 
     @property
     def _checkpoint_path(self) -> Path:
@@ -336,7 +314,7 @@ class _Run:
                 "cpu_time_s": progress.cpu_time,
             }
             write_model(self.out / MODEL_NAME, model, self.on_metadata(metrics, provenance))
-        self._write_metrics()
+        write_metrics(self.out / METRICS_NAME, progress.rows)
         return row
 
     def _fit_uncertainty(self) -> None:
@@ -362,17 +340,6 @@ class _Run:
                 counts[name] = counts.get(name, 0) + count
         return {name: float(sums[name]) / max(counts[name], 1) for name in sums}
 
-    def _write_metrics(self) -> None:
-        rows = self.progress.rows
-        if not rows:
-            (self.out / METRICS_NAME).unlink(missing_ok=True)  # of a start that died before its first checkpoint
-            return
-        text = io.StringIO()
-        writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        write_atomically(self.out / METRICS_NAME, text.getvalue().encode())
-
     def _minutes(self) -> float:
         return (time.monotonic() - self._began[0]) / 60
 
@@ -383,97 +350,6 @@ class _Run:
 
 def _molecules(n: int) -> str:
     return "1 molecule" if n == 1 else f"{n} molecules"
-
-
-def _is_over(progress: Progress, config: TrainingConfig) -> bool:
-    """Whether all steps were taken, or as many validations as patience allows were not better than the best."""
-    since_best = sum(row["step"] > (progress.best_step or 0) for row in progress.rows)
-    return progress.step >= config.steps or (config.patience is not None and since_best >= config.patience)
-
-
-def _why_over(progress: Progress, config: TrainingConfig) -> str:
-    """Why a run is finished, and how it would go on."""
-    if progress.step >= config.steps:
-        return f"all {config.steps} steps were taken; --set training.steps=N with a larger N goes on"
-    return (
-        f"finished early after step {progress.step} of {config.steps}: {config.patience} validations were not better "
-        f"than that of step {progress.best_step}; --set training.patience=N with a larger N, or null, goes on"
-    )
-
-
-def _check_same_run(out: Path, earlier: Progress, now: Progress) -> None:
-    pairs = {
-        "another configuration": (
-            _that_must_agree(earlier.config, now.config),
-            _that_must_agree(now.config, now.config),
-        ),
-        "other data": (earlier.dataset, now.dataset),
-        "another network": (earlier.network, now.network),
-    }
-    for what, (old, new) in pairs.items():
-        changes = differences(old, new)
-        if changes:
-            more = f" and {len(changes) - 10} more" if len(changes) > 10 else ""
-            remedy = "set them back, or train in another folder (or remove this one)"
-            if old is earlier.dataset:
-                remedy = f"train in another folder; where the store has grown, --from {out} begins with this model"
-            raise TrainingError(
-                f"'{out}' holds a run with {what}; expected the same to resume it, got changes:\n  "
-                + "\n  ".join(line[:200] for line in changes[:10])
-                + f"{more}\n{remedy}"
-            )
-    if earlier.best_step is not None and not (out / MODEL_NAME).is_file():
-        raise TrainingError(
-            f"'{out / MODEL_NAME}' of step {earlier.best_step} is gone, expected it beside the checkpoint; "
-            f"put it back, or remove '{out / CHECKPOINT_NAME}' to train from the beginning"
-        )
-
-
-def _with_new_defaults(earlier: dict[str, Any], config: RunConfig[Any]) -> dict[str, Any]:
-    """A configuration of an older version: a key it did not know has its default."""
-    try:
-        return {
-            "model": _plain(type(config.model).model_validate(earlier["model"])),
-            "training": _plain(TrainingConfig.model_validate(earlier["training"])),
-            "origin": earlier.get("origin"),
-        }
-    except ValidationError:
-        return earlier  # a key has gone; the comparison names it
-
-
-def _that_must_agree(config: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration without what may have changed: harmless settings, a number of steps that has grown, a path."""
-    training = {key: value for key, value in config["training"].items() if key not in HARMLESS_KEYS}
-    if training.get("steps", 0) <= now["training"]["steps"]:
-        training["steps"] = now["training"]["steps"]
-    origin = config.get("origin")
-    return {**config, "training": training, "origin": origin and origin["sha256"]}
-
-
-def _result(out: Path, progress: Progress) -> TrainingResult:
-    best = [row for row in progress.rows if row["step"] == progress.best_step]
-    return TrainingResult(
-        model_path=out / MODEL_NAME if best else None,
-        steps=progress.step,
-        finished=progress.finished,
-        best_step=progress.best_step,
-        metrics=best[0] if best else {},
-        wall_time=progress.wall_time,
-        cpu_time=progress.cpu_time,
-    )
-
-
-def _plain(value: Any) -> dict[str, Any]:
-    """Through JSON and back, so that it compares equal to what a checkpoint holds."""
-    data = value.model_dump(mode="json") if hasattr(value, "model_dump") else value
-    plain: dict[str, Any] = json.loads(json.dumps(data))
-    return plain
-
-
-def _versions(device: torch.device) -> str:
-    versions = {"platform": platform.platform(), **installed_versions(_PACKAGES)}
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    return json.dumps({**versions, "device": name, "threads": torch.get_num_threads()}, indent=2) + "\n"
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from qcsurrogate.models.files import ModelMetadata, read_model
 from qcsurrogate.reference.settings import Method
 from qcsurrogate.registry import Quantity
 from qcsurrogate.training.config import Origin
-from qcsurrogate.training.loop import MODEL_NAME
+from qcsurrogate.training.outputs import MODEL_NAME
 
 ORIGIN_NAME: Final = "origin.safetensors"
 """The model file that a run began with, copied into its folder."""

@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict
 
 from qcsurrogate.models.files import ModelMetadata
 from qcsurrogate.training.config import RunConfig, TrainingConfig
-from qcsurrogate.training.loop import TrainingResult, train
+from qcsurrogate.training.loop import train
+from qcsurrogate.training.outputs import TrainingResult
 from tests.training.tiny import TinyBatch, TinyData, TinyModel, tiny_metadata
 
 
