@@ -124,6 +124,8 @@ def _configuration(settings: LocalSettings | QueueSettings | SshSettings, scratc
             "distributed.logging": {"distributed": "critical"},
             "temporary-directory": _local_scratch(settings, scratch),
         }
+    if isinstance(settings, SshSettings):  # a worker inherits it, and Dask waits for the line that tells its address
+        configuration["distributed.logging"] = {"distributed": "info"}
     return configuration
 
 

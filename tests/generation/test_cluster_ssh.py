@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import asyncssh
+import dask
 import pytest
 from distributed import get_worker
 
@@ -126,9 +127,13 @@ def surroundings() -> dict[str, str]:
 
 
 @pytest.mark.slow
-def test_workers_behind_ssh(server: Server) -> None:
+@pytest.mark.parametrize("level", ["info", "critical"])
+def test_workers_behind_ssh(server: Server, level: str) -> None:
     lines: list[str] = []
-    with connected(server.words(), server.folder, lines.append) as connection:
+    with (
+        dask.config.set({"distributed.logging": {"distributed": level}}),  # whatever the user likes to hear
+        connected(server.words(), server.folder, lines.append) as connection,
+    ):
         connection.client.wait_for_workers(2, timeout=60)
         assert connection.slots() == 2
         found = connection.client.submit(surroundings).result(timeout=60)
