@@ -65,6 +65,8 @@ class DegreeEmbedding(nn.Module):
         inputs: (l, natural) of every irrep given; those that the layout lacks are not looked at.
     """
 
+    places: Tensor
+
     def __init__(self, layout: FeatureLayout, channels: int, inputs: Sequence[tuple[int, bool]]) -> None:
         super().__init__()
         self.sizes = [2 * l + 1 for l, _ in layout.degrees]
@@ -72,20 +74,23 @@ class DegreeEmbedding(nn.Module):
         starts = [0]
         for l, _ in inputs:
             starts.append(starts[-1] + 2 * l + 1)
-        self.places: list[list[int]] = []
+        places: list[int] = []
         weights = []
         for degree in layout.degrees:
             given = [starts[k] for k, found in enumerate(inputs) if found == degree]
-            self.places.append([start + m for m in range(2 * degree[0] + 1) for start in given])
+            places += [start + m for m in range(2 * degree[0] + 1) for start in given]
             weights.append(nn.Parameter(torch.randn(len(given), channels) / math.sqrt(max(1, len(given)))))
         self.weights = nn.ParameterList(weights)
+        self.counts = [size * len(weight) for size, weight in zip(self.sizes, weights, strict=True)]
+        self.register_buffer("places", torch.tensor(places, dtype=torch.long), persistent=False)
 
     def forward(self, rows: Tensor) -> Tensor:
         """(n, sum of 2l+1) -> (n, row, channels)."""
         parts = []
-        for size, places, weight in zip(self.sizes, self.places, self.weights, strict=True):
-            if places:
-                parts.append(rows[:, places].unflatten(1, (size, -1)) @ weight)
+        sorted_rows = rows[:, self.places].split(self.counts, dim=1)
+        for size, own, weight in zip(self.sizes, sorted_rows, self.weights, strict=True):
+            if len(weight):
+                parts.append(own.unflatten(1, (size, -1)) @ weight)
             else:
                 parts.append(rows.new_zeros(len(rows), size, self.channels))
         return torch.cat(parts, dim=1)

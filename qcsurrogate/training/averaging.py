@@ -6,7 +6,7 @@ import copy
 from typing import Generic, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -30,7 +30,7 @@ class MovingAverage(Generic[Network]):
     def update(self, network: Network, step: int) -> None:
         """Take in the weights that ``network`` has after ``step`` steps (1 for the first)."""
         weight = 1.0 - decay_at(step, self._decay)
-        for average, parameter in zip(self.network.parameters(), network.parameters(), strict=True):
-            average.lerp_(parameter, weight)
-        for copied, buffer in zip(self.network.buffers(), network.buffers(), strict=True):
-            copied.copy_(buffer)
+        averages: list[Tensor] = list(self.network.parameters())
+        parameters: list[Tensor] = list(network.parameters())
+        torch._foreach_lerp_(averages, parameters, weight)
+        torch._foreach_copy_(list(self.network.buffers()), list(network.buffers()))

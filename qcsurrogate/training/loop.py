@@ -255,8 +255,8 @@ class _Run:
             optimiser.zero_grad()
         self.fabric.backward(loss)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
-        value = float(loss.detach())
-        for name, number in (("loss", value), ("gradient", float(norm))):
+        value, size = torch.stack((loss.detach().double(), norm.double())).tolist()  # one wait for the device
+        for name, number in (("loss", value), ("gradient", size)):
             if not math.isfinite(number):
                 raise TrainingError(
                     f"the {name} of step {step + 1} is {number}, expected a finite number; the run in '{self.out}' "

@@ -65,17 +65,20 @@ def test_orders_go_back_and_forth(block: SharedBlock) -> None:
 def test_the_head_is_one_linear_map_for_each_m(block: SharedBlock) -> None:
     """Weights of all pairs plus those of both elements, applied to every row of the shared block."""
     torch.manual_seed(0)
-    head = PairHead(block, 3, hidden=5, hidden_odd=2).double()
+    head = PairHead(block, hidden=5, hidden_odd=2).double()
     torch.nn.init.normal_(head.bias)
     m_max = len(block.order.n_half)
-    hidden, odd = torch.randn(4, 1 + 2 * m_max, 5).double(), torch.randn(4, 2).double()
-    for kind, first, second in (((16, 6), 2, 1), ((6, 1), 1, 0), ((1, 1), 0, 0)):
-        of = [0, 1 + first, 4 + second]
+    counts = {(16, 6): 4, (6, 1): 1, (1, 1): 3}
+    hidden, odd = torch.randn(8, 1 + 2 * m_max, 5).double(), torch.randn(8, 2).double()
+    found = head(list(counts.items()), hidden, odd)
+    places = {1: 0, 6: 1, 16: 2}
+    parts = zip(counts, found, hidden.split([4, 1, 3]), odd.split([4, 1, 3]), strict=True)
+    for kind, values, h, o in parts:
+        of = [0, 1 + places[kind[0]], 4 + places[kind[1]]]
         assert head.odd is not None
-        rows = [hidden[:, 0] @ head.even[of].sum(0) + head.bias[of].sum(0), odd @ head.odd[of].sum(0)]
+        rows = [h[:, 0] @ head.even[of].sum(0) + head.bias[of].sum(0), o @ head.odd[of].sum(0)]
         for m, weight in enumerate(head.halves):
-            rows += [hidden[:, 1 + 2 * m] @ weight[of].sum(0), hidden[:, 2 + 2 * m] @ weight[of].sum(0)]
+            rows += [h[:, 1 + 2 * m] @ weight[of].sum(0), h[:, 2 + 2 * m] @ weight[of].sum(0)]
         expected = torch.cat(rows, dim=1)[:, block.place(kind)]
-        np.testing.assert_allclose(
-            head(kind, first, second, hidden, odd).detach().numpy(), expected.detach().numpy(), atol=1e-12
-        )
+        np.testing.assert_allclose(values.detach().numpy(), expected.detach().numpy(), atol=1e-12)
+    assert head([], hidden[:0], odd[:0]) == []

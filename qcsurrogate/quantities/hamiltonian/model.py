@@ -84,7 +84,7 @@ class PairReadout(nn.Module):
         self.into = ToHidden(layout.bond_order, encoder.edge_channels + 2 * encoder.channels, hidden, odd)
         self.known = ToHidden(block.order, 1, hidden, odd)
         self.gate = HiddenGate(hidden, odd, layout.l_max)
-        self.out = PairHead(block, n_elements, hidden, odd)
+        self.out = PairHead(block, hidden, odd)
 
     def forward(
         self, nodes: Tensor, edge_features: Tensor, known: Tensor, graph: Graph, elements: Tensor
@@ -112,12 +112,9 @@ class PairReadout(nn.Module):
         hidden, odd = scale_hidden(hidden, odd, self.weights(self.radial(pairs.lengths, first, second)))
         hidden, odd = self.gate(hidden, odd)
         decay = smooth_cutoff(pairs.lengths, self.reach).unsqueeze(1)
-        counts, start, rows_of = [count for _, count in graph.pair_kinds], 0, []
-        for (kind, count), h, o in zip(graph.pair_kinds, hidden.split(counts), odd.split(counts), strict=True):
-            of = (int(first[start]), int(second[start]))
-            rows_of.append(self.out(kind, *of, h, o) * decay[start : start + count])
-            start += count
-        return rows_of
+        decays = decay.split([count for _, count in graph.pair_kinds])
+        rows_of = self.out(graph.pair_kinds, hidden, odd)
+        return [rows * own for rows, own in zip(rows_of, decays, strict=True)]
 
     def _edge_rows(self, edge_features: Tensor, graph: Graph) -> Tensor:
         """Edge features of the pairs; they vanish at the reach of messages."""

@@ -9,7 +9,8 @@ the rows it has.  Nothing here grows with the number of pairs of elements but me
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,8 @@ from qcsurrogate.data.blocks import BlockLayouts, Channel, block_channels, of_co
 from qcsurrogate.data.graphs import PairKind
 from qcsurrogate.models.statistics import SMALLEST_SCALE, Float64Buffers
 from qcsurrogate.nn.layout import BondOrder, Row, bond_order
+
+_CPU = torch.device("cpu")
 
 
 class SharedBlock:
@@ -44,9 +47,7 @@ class SharedBlock:
         place = torch.argsort(self.order.index).tolist()
         elements = sorted(basis.elements)
         self.kinds: tuple[PairKind, ...] = tuple((a, b) for a in elements for b in elements if a >= b)
-        self._places: dict[PairKind, Tensor] = {}
-        self._parts: dict[PairKind, list[Tensor]] = {}
-        self._orders: dict[PairKind, tuple[Tensor, Tensor, Tensor]] = {}
+        self._tables: dict[tuple[PairKind, torch.device], _Tables] = {}
         sizes = [self.order.n_even, self.order.n_odd, *(2 * n for n in self.order.n_half)]
         stops = torch.cumsum(torch.tensor(sizes), 0).tolist()
         ends = [stops[0], stops[1], *(stop - n for stop, n in zip(stops[2:], self.order.n_half, strict=True))]
@@ -59,13 +60,13 @@ class SharedBlock:
                 for c in own
                 for m in range(2 * c.l + 1)
             ]
-            self._places[kind] = torch.tensor([place[in_shared[k]] for k in order.index.tolist()])
-            self._parts[kind] = [
+            places = torch.tensor([place[in_shared[k]] for k in order.index.tolist()])
+            parts = [
                 places[(places >= start) & (places < end)] - start
-                for places in [self._places[kind]]
                 for start, end in zip([0, *stops[:-1]], ends, strict=True)
             ]
-            self._orders[kind] = order.index, order.sign.double(), torch.argsort(order.index)
+            tables = _Tables(places, parts, order.index, order.sign.double(), torch.argsort(order.index))
+            self._tables[kind, _CPU] = tables
         ordered = [(k, rows[k]) for k in self.order.index.tolist()]
         owner = [c for c, channel in enumerate(self.channels) for _ in range(2 * channel.l + 1)]
         l_top = 1 + max(c.l for c in self.channels)
@@ -78,64 +79,97 @@ class SharedBlock:
         """Rows of the shared block."""
         return len(self.order.index)
 
-    def place(self, kind: PairKind) -> Tensor:
-        """(n_rows of the kind,) where its rows, sorted by |m|, lie among the shared ones."""
-        return self._places[kind]
+    def _on(self, kind: PairKind, device: torch.device) -> _Tables:
+        """Tables of a kind, copied to a device once."""
+        if (kind, device) not in self._tables:
+            self._tables[kind, device] = self._tables[kind, _CPU].to(device)
+        return self._tables[kind, device]
 
-    def parts(self, kind: PairKind) -> list[Tensor]:
+    def place(self, kind: PairKind, device: torch.device = _CPU) -> Tensor:
+        """(n_rows of the kind,) where its rows, sorted by |m|, lie among the shared ones."""
+        return self._on(kind, device).places
+
+    def parts(self, kind: PairKind, device: torch.device) -> list[Tensor]:
         """Where the rows of a kind lie within the even and the odd ones of m = 0, and one half of each other |m|."""
-        return self._parts[kind]
+        return self._on(kind, device).parts
 
     def sorted(self, kind: PairKind, rows: Tensor) -> Tensor:
         """(n, n_rows of the kind) in the order of its layout -> by |m|."""
-        index, sign, _ = self._orders[kind]
-        return rows[:, index.to(rows.device)] * sign.to(rows)
+        tables = self._on(kind, rows.device)
+        return rows[:, tables.by_m] * tables.sign.to(rows)
 
     def unsorted(self, kind: PairKind, rows: Tensor) -> Tensor:
         """The inverse of :meth:`sorted`."""
-        _, sign, inverse = self._orders[kind]
-        return (rows * sign.to(rows))[:, inverse.to(rows.device)]
+        tables = self._on(kind, rows.device)
+        return (rows * tables.sign.to(rows))[:, tables.inverse]
 
     def spread(self, kind: PairKind, rows: Tensor) -> Tensor:
         """(n, n_rows of the kind), sorted by |m| -> (n, n_rows) of the shared block, zero where it has none."""
-        out = rows.new_zeros(len(rows), self.n_rows)
-        out[:, self.place(kind).to(rows.device)] = rows
-        return out
+        return rows.new_zeros(len(rows), self.n_rows).index_copy(1, self.place(kind, rows.device), rows)
+
+
+class _Tables(NamedTuple):
+    """Of one kind of pair: places of its rows in the shared block, and how its layout's rows become those by |m|."""
+
+    places: Tensor
+    parts: list[Tensor]
+    by_m: Tensor
+    sign: Tensor
+    inverse: Tensor
+
+    def to(self, device: torch.device) -> _Tables:
+        """On another device."""
+        first, parts, *rest = self
+        return _Tables(first.to(device), [part.to(device) for part in parts], *(t.to(device) for t in rest))
 
 
 class PairHead(nn.Module):
-    """Hidden form -> rows of a kind of pair, by weights of all pairs plus those of its first and second element."""
+    """Hidden form -> rows of every kind of pair, by weights of all pairs plus those of its first and second element."""
 
-    def __init__(self, block: SharedBlock, n_elements: int, hidden: int, hidden_odd: int) -> None:
+    own: Tensor
+
+    def __init__(self, block: SharedBlock, hidden: int, hidden_odd: int) -> None:
         super().__init__()
-        order, n = block.order, 1 + 2 * n_elements
-        self.block, self.n_elements = block, n_elements
+        elements = sorted({z for kind in block.kinds for z in kind})
+        order, n = block.order, 1 + 2 * len(elements)
+        self.block = block
         self.hidden_odd = hidden_odd if order.n_odd else 0
         self.even = _weights(n, hidden, order.n_even)
         self.bias = nn.Parameter(torch.zeros(n, order.n_even))
         self.odd = _weights(n, self.hidden_odd, order.n_odd) if self.hidden_odd else None
         self.halves = nn.ParameterList(_weights(n, hidden, count) for count in order.n_half)
+        own = torch.zeros(len(block.kinds), n)
+        for k, (first, second) in enumerate(block.kinds):
+            own[k, [0, 1 + elements.index(first), 1 + len(elements) + elements.index(second)]] = 1.0
+        self.number = {kind: k for k, kind in enumerate(block.kinds)}
+        self.register_buffer("own", own, persistent=False)
 
-    def forward(self, kind: PairKind, first: int, second: int, hidden: Tensor, odd: Tensor) -> Tensor:
-        """(n_pairs, n_rows of the kind), sorted by |m|.
+    def forward(self, kinds: Sequence[tuple[PairKind, int]], hidden: Tensor, odd: Tensor) -> list[Tensor]:
+        """For each kind (n_pairs, n_rows of the kind), sorted by |m|.
 
         Args:
-            kind: of the pairs.
-            first, second: indices of its elements.
-            hidden: (n_pairs, >= 1 + 2 m_max, width).
+            kinds: kinds and numbers of pairs.
+            hidden: (n_pairs, >= 1 + 2 m_max, width), of all kinds one after the other.
             odd: (n_pairs, n_odd).
         """
-        of = [0, 1 + first, 1 + self.n_elements + second]
-        even, odd_places, *halves = (part.to(hidden.device) for part in self.block.parts(kind))
-        parts = [hidden[:, 0] @ self.even[of].sum(0)[:, even] + self.bias[of].sum(0)[even]]
-        if len(odd_places):
-            zeros = hidden.new_zeros(len(hidden), len(odd_places))
-            parts.append(zeros if self.odd is None else odd @ self.odd[of].sum(0)[:, odd_places])
-        for m, (weights, places) in enumerate(zip(self.halves, halves, strict=True), start=1):
-            if len(places):
-                pair = hidden[:, 2 * m - 1 : 2 * m + 1]
-                parts.append((pair @ weights[of].sum(0)[:, places]).flatten(1))
-        return torch.cat(parts, dim=1)
+        if not kinds:
+            return []
+        own = torch.stack([self.own[self.number[kind]] for kind, _ in kinds])  # (kind, 1 + 2 element)
+        evens, biases = _mixed(own, self.even), _mixed(own, self.bias)
+        odds = None if self.odd is None else _mixed(own, self.odd)
+        halves = [_mixed(own, weights) for weights in self.halves]
+        counts, rows = [count for _, count in kinds], []
+        for k, ((kind, _), h, o) in enumerate(zip(kinds, hidden.split(counts), odd.split(counts), strict=True)):
+            even, odd_places, *others = self.block.parts(kind, hidden.device)
+            parts = [h[:, 0] @ evens[k].index_select(1, even) + biases[k][even]]
+            if len(odd_places):
+                zeros = h.new_zeros(len(h), len(odd_places))
+                parts.append(zeros if odds is None else o @ odds[k].index_select(1, odd_places))
+            for m, (half, places) in enumerate(zip(halves, others, strict=True), start=1):
+                if len(places):
+                    parts.append((h[:, 2 * m - 1 : 2 * m + 1] @ half[k].index_select(1, places)).flatten(1))
+            rows.append(torch.cat(parts, dim=1))
+        return rows
 
 
 class PairStatistics(Float64Buffers):
@@ -209,7 +243,7 @@ class PairStatistics(Float64Buffers):
 
     def of(self, kind: PairKind) -> tuple[Tensor, Tensor]:
         """Mean and scale of the rows of a kind, sorted by |m|."""
-        place = self.block.place(kind).to(self.mean.device)
+        place = self.block.place(kind, self.mean.device)
         k = self._number[kind]
         return self.mean[k, place], self.scale[k, place]
 
@@ -217,6 +251,11 @@ class PairStatistics(Float64Buffers):
 def _ordered(channels: tuple[Channel, ...]) -> tuple[list[Row], BondOrder]:
     rows = [Row(c.l, m, c.natural) for c in channels for m in range(-c.l, c.l + 1)]
     return rows, bond_order(rows)
+
+
+def _mixed(own: Tensor, weights: Tensor) -> tuple[Tensor, ...]:
+    """For every kind the sum of its weights, (kind, n) and (n, ...) -> (...) of each."""
+    return (own @ weights.flatten(1)).view(-1, *weights.shape[1:]).unbind()
 
 
 def _weights(n: int, n_in: int, n_out: int) -> nn.Parameter:
