@@ -32,13 +32,14 @@ import numpy as np
 import torch
 from ase.data import atomic_numbers
 from pyscf import gto, lib
+from pyscf.scf import hf
 
 from qcsurrogate.basis import BasisSet
 from qcsurrogate.data.graphs import GraphSettings
 from qcsurrogate.domain import OutsideTrainingDomain
 from qcsurrogate.prediction.surrogate import load
 from qcsurrogate.quantities.hamiltonian import model as hamiltonian
-from qcsurrogate.reference import orbitals, orthogonal
+from qcsurrogate.reference import orthogonal
 from qcsurrogate.reference.evaluation import run_scf
 from qcsurrogate.reference.settings import Method
 from qcsurrogate.sources.collect import collect
@@ -66,7 +67,7 @@ _PARTS: tuple[tuple[Any, str, str], ...] = (
     (hamiltonian, "join_rows", "cutting H0's blocks"),
     (hamiltonian.HamiltonianModel, "forward", "network"),
     (hamiltonian.HamiltonianModel, "corrections", "assembly"),
-    (orbitals.hf, "eig", "final diagonalisation"),
+    (hf, "eig", "final diagonalisation"),
 )
 
 
@@ -134,7 +135,7 @@ def cyclohexene() -> Structure:
     """16 atoms, MMFF geometry."""
     rows = [atom.split() for atom in _CYCLOHEXENE.strip().replace("\n", ";").split(";")]
     positions = np.array([[float(x) for x in row[1:]] for row in rows]) * BOHR_PER_ANGSTROM
-    return Structure([atomic_numbers[row[0]] for row in rows], positions, name="cyclohexene")
+    return Structure(np.array([atomic_numbers[row[0]] for row in rows]), positions, name="cyclohexene")
 
 
 def alkane(n_carbons: int) -> Structure:
@@ -153,7 +154,9 @@ def alkane(n_carbons: int) -> Structure:
             if k == end:  # where the chain would go on
                 numbers.append(1)
                 positions.append(carbon + 1.09 * np.array([out * np.sin(half), -side * np.cos(half), 0.0]))
-    return Structure(numbers, np.array(positions) * BOHR_PER_ANGSTROM, name=f"C{n_carbons}H{2 * n_carbons + 2}")
+    return Structure(
+        np.array(numbers), np.array(positions) * BOHR_PER_ANGSTROM, name=f"C{n_carbons}H{2 * n_carbons + 2}"
+    )
 
 
 def qm9(count: int) -> Sequence[Structure]:
@@ -199,12 +202,12 @@ def alkanes(predict: Callable[[list[Structure]], object], basis: BasisSet, optio
     rows, atoms, costs = [], [], []
     for n in (n for n in (2, 4, 8, 15, 30, 45, 60) if n <= options.largest):
         structure = alkane(n)
-        costs.append(medians(lambda s=structure: predict([s]), options.repeats if n < 30 else 1))  # type: ignore[misc]
+        costs.append(medians(functools.partial(predict, [structure]), options.repeats if n < 30 else 1))
         atoms.append(len(structure))
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         n_functions = basis.n_functions(structure.atomic_numbers)
-        rows.append({"carbons": n, "atoms": len(structure), "functions": n_functions, "peak_mib": round(peak)})
-        rows[-1]["ms"] = costs[-1]
+        sizes = {"carbons": n, "atoms": len(structure), "functions": n_functions, "peak_mib": round(peak)}
+        rows.append({**sizes, "ms": costs[-1]})
     long = [k for k, n in enumerate(atoms) if n >= 26]  # from C8 on, where a part is no longer a constant
     found = {"all sizes": exponents(atoms, costs)}
     if len(long) > 1:
