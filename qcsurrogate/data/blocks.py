@@ -11,7 +11,7 @@ spins, and what changes its sign when the spins are swapped; their blocks hold b
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -197,17 +197,3 @@ def _turns(kind: PairKind, basis: BasisSet, blocks: Tensor, wigner: Tensor) -> t
     shape = len(blocks), *(1 for _ in blocks.shape[1:-2])
     first, second = (shell_wigner(basis[z], wigner) for z in kind)
     return first.view(*shape, *first.shape[1:]), second.view(*shape, *second.shape[1:])
-
-
-def cut_blocks(matrix: Tensor, starts: NDArray[np.int64], pairs: Iterable[tuple[int, int]]) -> Tensor:
-    """Blocks of a matrix in internal order, all between the same two elements.
-
-    Args:
-        matrix: (..., n, n).
-        starts: (n_atoms + 1,) first function of every atom.
-        pairs: (first atom, second atom) of each block.
-
-    Returns:
-        (n_pairs, ..., n_first, n_second).
-    """
-    return torch.stack([matrix[..., starts[i] : starts[i + 1], starts[j] : starts[j + 1]] for i, j in pairs])

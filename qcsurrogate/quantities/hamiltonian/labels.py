@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from qcsurrogate.basis import BasisSet
-from qcsurrogate.data.blocks import BlockLayouts, cut_blocks, to_bond_frame
+from qcsurrogate.data.blocks import BlockLayouts, to_bond_frame
 from qcsurrogate.data.datasets import InMemoryDataset, Sample, read_split
 from qcsurrogate.data.graphs import Graph, GraphSettings, PairKind, collate
+from qcsurrogate.data.matrices import MatrixPlaces
 from qcsurrogate.models.uncertainty import spread_over
 from qcsurrogate.reference.orthogonal import StartingPoint, each_spin
 from qcsurrogate.reference.potentials import AtomicPotential, AtomicPotentials, fit_potentials
@@ -40,6 +41,16 @@ class BlockRows:
 
     pairs: tuple[Tensor, ...]
     atoms: tuple[tuple[int, Tensor], ...]
+
+    def apart(self, n: int) -> tuple[BlockRows, ...]:
+        """Rows of n matrices of each molecule, (..., n, n_rows) -> those of every one."""
+        return tuple(
+            BlockRows(
+                tuple(rows[:, k].contiguous() for rows in self.pairs),
+                tuple((z, rows[:, k].contiguous()) for z, rows in self.atoms),
+            )
+            for k in range(n)
+        )
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> BlockRows:
         """The same on another device or in another floating-point type."""
@@ -74,22 +85,23 @@ class HamiltonianBatch:
 
 def block_rows(matrix: NDArray[np.float64], graph: Graph, layouts: BlockLayouts) -> BlockRows:
     """The blocks of a matrix of one molecule, ([2,] n_ao, n_ao) in PySCF's order, that its graph reaches."""
+    return rows_of_batch([matrix], graph, layouts)
+
+
+def rows_of_batch(matrices: Sequence[NDArray[np.float64]], graph: Graph, layouts: BlockLayouts) -> BlockRows:
+    """The blocks of matrices of several molecules that their graph reaches; as :func:`block_rows`, then joined."""
     if graph.pairs is None:
         raise ValueError("blocks of a matrix need a graph with pairs")
-    basis, numbers = layouts.basis, graph.atomic_numbers.tolist()
-    order = basis.internal_order(numbers)
-    internal = torch.as_tensor(matrix[..., order[:, None], order])
-    starts = basis.offsets(numbers)
+    places = MatrixPlaces(graph, layouts.basis)
+    flat = places.joined(matrices)
     pairs, first = [], 0
     for kind, count in graph.pair_kinds:
         part = slice(first, first + count)
-        ends = zip(graph.pairs.target[part].tolist(), graph.pairs.source[part].tolist(), strict=True)
-        blocks = cut_blocks(internal, starts, ends)
-        pairs.append(layouts.pair(kind).to_irreps(to_bond_frame(kind, basis, blocks, graph.pairs.wigner[part])))
+        blocks = places.cut(flat, graph.pairs.target[part], graph.pairs.source[part])
+        turned = to_bond_frame(kind, layouts.basis, blocks, graph.pairs.wigner[part])
+        pairs.append(layouts.pair(kind).to_irreps(turned))
         first += count
-    atoms = []
-    for z, own in graph.atoms_by_element.items():
-        atoms.append((z, layouts.atom(z).to_irreps(cut_blocks(internal, starts, ((i, i) for i in own.tolist())))))
+    atoms = [(z, layouts.atom(z).to_irreps(places.cut(flat, own, own))) for z, own in graph.atoms_by_element.items()]
     return BlockRows(tuple(pairs), tuple(atoms))
 
 
@@ -180,7 +192,7 @@ class HamiltonianDataset(InMemoryDataset[HamiltonianSample]):
             graph = settings.graph(record.structure)
             if number in kept:
                 starts[number] = start
-            rows, inputs = (block_rows(matrix, graph, layouts) for matrix in (label, start.density))
+            rows, inputs = block_rows(np.stack([label, start.density]), graph, layouts).apart(2)
             samples.append(
                 HamiltonianSample(
                     graph.to(dtype=dtype),

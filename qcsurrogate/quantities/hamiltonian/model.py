@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -14,9 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from qcsurrogate.basis import BasisSet
-from qcsurrogate.conventions import inverse_order
 from qcsurrogate.data.blocks import BlockLayouts, from_bond_frame
 from qcsurrogate.data.graphs import EdgeSet, Graph, GraphSettings, PairKind, collate
+from qcsurrogate.data.matrices import MatrixPlaces
 from qcsurrogate.errors import DomainError
 from qcsurrogate.models.base import SurrogateModel
 from qcsurrogate.models.encoder import Encoder
@@ -36,8 +35,7 @@ from qcsurrogate.quantities.hamiltonian.labels import (
     BlockRows,
     HamiltonianBatch,
     HamiltonianDataset,
-    block_rows,
-    join_rows,
+    rows_of_batch,
 )
 from qcsurrogate.quantities.hamiltonian.pairs import PairHead, PairStatistics, SharedBlock
 from qcsurrogate.quantities.hamiltonian.spin import of_right_symmetry, spins_swapped
@@ -282,7 +280,7 @@ class HamiltonianModel(SurrogateModel):
 
     def _pair_rows(self, kind: PairKind, rows: Tensor, lengths: Tensor) -> Tensor:
         """The inverse of :meth:`_pair_labels`."""
-        mean, scale = self.pair_labels.of(kind)
+        mean, scale = (numbers.to(rows.device) for numbers in self.pair_labels.of(kind))
         decay = smooth_cutoff(lengths.double(), self.pair_readout.reach).unsqueeze(1)
         return self.block.unsorted(kind, rows.double() * scale + decay * mean)
 
@@ -357,11 +355,7 @@ class HamiltonianModel(SurrogateModel):
         lengths, kinds = _pairs(batch.graph).lengths, self._by_kind(batch.graph, batch.labels.pairs)
         pairs = [self._pair_labels(kind, rows, lengths[part]) for kind, part, rows in kinds]
         atoms = [(z, self._atom(self.atom_labels, z).standardise(rows)) for z, rows in batch.labels.atoms]
-        numbers = [z.tolist() for z in batch.graph.atomic_numbers.split(list(batch.graph.atom_counts))]
-        predicted, labels = (self._assemble(batch.graph, *rows) for rows in (outputs, (pairs, atoms)))
-        return tuple(  # type: ignore[return-value]
-            [self._to_pyscf_order(m, z) for m, z in zip(found, numbers, strict=True)] for found in (predicted, labels)
-        )
+        return self._assemble(batch.graph, *outputs), self._assemble(batch.graph, pairs, atoms)
 
     def starting_points(self, structures: Sequence[Structure]) -> list[StartingPoint]:
         """H0 of several molecules, and what follows from it.
@@ -391,44 +385,28 @@ class HamiltonianModel(SurrogateModel):
             (2, n_ao, n_ao), the mean of alpha and beta and half their difference.
         """
         weight = self.encoder.embedding.weight
-        graphs = [self.graphs.graph(s) for s in structures]
-        known = [block_rows(start.density, graph, self.layouts) for start, graph in zip(starts, graphs, strict=True)]
-        exact = collate(graphs)
-        pairs, atoms = self(exact.to(weight.device, weight.dtype), join_rows(known, graphs).to(weight.device))
-        matrices = self._assemble(exact, pairs, atoms)
-        numbers = np.split(exact.atomic_numbers.numpy(), np.cumsum(exact.atom_counts)[:-1])
-        return [self._to_pyscf_order(m, z.tolist()) for m, z in zip(matrices, numbers, strict=True)]
+        exact = collate([self.graphs.graph(s) for s in structures])
+        known = rows_of_batch([start.density for start in starts], exact, self.layouts)
+        pairs, atoms = self(exact.to(weight.device, weight.dtype), known.to(weight.device))
+        return self._assemble(exact, pairs, atoms)
 
     def _assemble(
         self, graph: Graph, pairs: Sequence[Tensor], atoms: list[tuple[int, Tensor]]
     ) -> list[NDArray[np.float64]]:
-        """The matrix of every molecule in internal order, from the network's output for a whole batch."""
+        """The matrix of every molecule, PySCF AO order, from the network's output for a whole batch."""
+        graph = graph if graph.molecule.device.type == "cpu" else graph.to("cpu")
+        places, edges = MatrixPlaces(graph, self.orbital_basis), _pairs(graph)
         leading = () if self.n_components == 1 else (self.n_components,)
-        place: list[slice] = []
-        matrices: list[NDArray[np.float64]] = []
-        for numbers in graph.atomic_numbers.split(list(graph.atom_counts)):
-            starts = self.orbital_basis.offsets(numbers.tolist()).tolist()
-            place += [slice(a, b) for a, b in itertools.pairwise(starts)]
-            matrices.append(np.zeros((*leading, starts[-1], starts[-1])))
-        owner = graph.molecule.tolist()
-        edges = _pairs(graph)
+        halves = torch.zeros(*leading, sum(n * n for n in places.sizes), dtype=torch.float64)
         for kind, part, prediction in self._by_kind(graph, [rows.cpu() for rows in pairs]):
-            rows = self._pair_rows(kind, prediction, edges.lengths[part])
-            blocks = self._blocks(kind, rows, edges.wigner[part]).numpy()
-            share = 0.5 if kind[0] == kind[1] else 1.0
-            for i, j, block in zip(edges.target[part].tolist(), edges.source[part].tolist(), blocks, strict=True):
-                matrix = matrices[owner[i]]
-                matrix[..., place[i], place[j]] += share * block
-                matrix[..., place[j], place[i]] += share * block.swapaxes(-1, -2)
+            blocks = self._blocks(kind, self._pair_rows(kind, prediction, edges.lengths[part]), edges.wigner[part])
+            share = 0.5 if kind[0] == kind[1] else 1.0  # like atoms have a block in each direction
+            places.put(halves, edges.target[part], edges.source[part], share * blocks)
         for z, prediction in atoms:
-            blocks = self.layouts.atom(z).to_blocks(self._atom(self.atom_labels, z).restore(prediction)).cpu().numpy()
-            for i, block in zip(graph.atoms_by_element[z].tolist(), blocks, strict=True):
-                matrices[owner[i]][..., place[i], place[i]] = 0.5 * (block + block.swapaxes(-1, -2))
-        return matrices
-
-    def _to_pyscf_order(self, matrix: NDArray[np.float64], atomic_numbers: list[int]) -> NDArray[np.float64]:
-        order = inverse_order(self.orbital_basis.internal_order(atomic_numbers))
-        return matrix[..., order[:, None], order]
+            blocks = self.layouts.atom(z).to_blocks(self._atom(self.atom_labels, z).restore(prediction))
+            own = graph.atoms_by_element[z]
+            places.put(halves, own, own, 0.5 * blocks)
+        return [half + half.swapaxes(-1, -2) for half in places.split(halves)]
 
     def description(self) -> dict[str, Any]:
         return {
