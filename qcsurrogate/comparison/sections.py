@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from qcsurrogate.comparison import pictures
-from qcsurrogate.comparison.figures import DENSITY_NMAE
+from qcsurrogate.comparison.figures import DENSITY_NMAE, DIPOLE, HARTREE_ENERGY, QUADRUPOLE, Figure
 from qcsurrogate.comparison.page import Picture, Section, Table, figure_table, titled
 from qcsurrogate.comparison.schema import Comparison, FigureSummary, ModelDescription, ScfCounts
 from qcsurrogate.comparison.showcase import FIT, PlaneDensities, Showcase
@@ -21,6 +21,9 @@ WORST = 8
 """How many of the worst molecules are named."""
 
 _TABLE_ROWS = 100
+
+_OF_DENSITIES = (DENSITY_NMAE, DIPOLE, QUADRUPOLE, HARTREE_ENERGY)
+"""What every model that has a density is judged by, whichever way it comes by it."""
 
 
 def density(comparison: Comparison, showcase: Showcase) -> Section | None:
@@ -61,8 +64,38 @@ def density(comparison: Comparison, showcase: Showcase) -> Section | None:
             f"{comparison.settings.density_grid_level}: roughly, the percentage of the electrons that are in the wrong "
             "place.",
         ),
+        tables=[] if (table := side_by_side(comparison, _OF_DENSITIES)) is None else [table],
         pictures=shown + ([] if showcase.plane is None else _plane_pictures(showcase.plane)),
     )
+
+
+def side_by_side(comparison: Comparison, figures: Sequence[Figure]) -> Table | None:
+    """Some figures of all models that have them, over the molecules that all of these have; None of fewer than two."""
+    rows: list[tuple[str, ...]] = []
+    for figure in figures:
+        labels = [label for label, known in comparison.metrics.items() if figure.name in known]
+        shared = [
+            [m.values[label][figure.name] for label in labels]
+            for m in comparison.molecules
+            if all(figure.name in m.values.get(label, {}) for label in labels)
+        ]
+        if len(labels) < 2 or not shared:
+            continue
+        values = np.asarray(shared)
+        numbers = np.stack([values.mean(0), np.median(values, 0), values.max(0)], axis=1)
+        unit = readable(numbers.flatten().tolist(), figure.shown or figure.unit)
+        best = (values == values.min(1, keepdims=True)) & (values < values.max(1, keepdims=True))
+        for label, own, wins in zip(labels, numbers.tolist(), best.sum(0).tolist(), strict=True):
+            title = unit.label(figure.title)
+            rows.append((title, _plain(label), f"{len(values):,}", *map(unit.number, own), f"{wins:,}"))
+    if not rows:
+        return None
+    header = ("", "model", "molecules", "mean", "median", "worst", "best for")
+    caption = (
+        "Densities of all models against Kohn-Sham, for the molecules that all of them have. 'Best for' counts the "
+        "molecules for which a model has the smallest error; ties of all models count for none."
+    )
+    return Table(header, rows, caption, text_columns=2)
 
 
 def _plane_pictures(plane: PlaneDensities) -> list[Picture]:

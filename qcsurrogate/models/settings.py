@@ -53,5 +53,13 @@ class DensitySettings(BaseModel):
     encoder: EncoderSettings = EncoderSettings()
     readout_hidden: Annotated[int, Field(ge=1, le=_LIMIT, description="Width of the readout.")] = 48
     loss_power: Annotated[
-        float, Field(ge=0, le=2, description="As for Hamiltonians; 2 is the plain squared error.")
+        float, Field(ge=0, le=2, description="Of loss: coefficients, as for Hamiltonians; 2 is the plain square.")
     ] = 1.5
+    start: Annotated[
+        Literal["h0", "free_atoms"],
+        Field(description="What is corrected and looked at: the density of H0's orbitals, or free atoms alone."),
+    ] = "h0"
+    loss: Annotated[
+        Literal["coefficients", "coulomb", "overlap"],
+        Field(description="Error of standardised coefficients, or of the molecule's density in one of these metrics."),
+    ] = "coefficients"

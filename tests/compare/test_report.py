@@ -10,6 +10,7 @@ import pytest
 
 from qcsurrogate.comparison import pictures, sections
 from qcsurrogate.comparison.collect import calibration
+from qcsurrogate.comparison.figures import DENSITY_NMAE, DIPOLE
 from qcsurrogate.comparison.report import _warnings, render_report
 from qcsurrogate.comparison.run import compare_subjects
 from qcsurrogate.comparison.schema import Failure, PairSummary
@@ -169,6 +170,22 @@ def test_two_models_of_one_kind_stand_side_by_side(store):
     assert all(set(row.surrogates) == {s.label for s in subjects} for row in comparison.scf)
     anchors = [a["id"] for a in page.all("section") if "id" in a]
     assert len(anchors) == len(set(anchors))
+
+
+def test_densities_of_all_models_stand_side_by_side(compared):
+    comparison, _ = compared
+    figures = (DENSITY_NMAE, DIPOLE)
+    table = sections.side_by_side(comparison, figures)
+    labels = [label for label in comparison.metrics if "density_nmae" in comparison.metrics[label]]
+    assert len(table.rows) == 2 * len(labels)
+    assert len(labels) >= 2
+    own = {label: np.array(comparison.values(label, "dipole_error")) for label in labels}
+    best = np.min(list(own.values()), axis=0)
+    for row, label in zip(table.rows[len(labels) :], labels, strict=True):
+        assert row[2] == str(len(best))
+        assert row[-1] == str(int((own[label] == best).sum()))
+    one = comparison.model_copy(update={"metrics": {labels[0]: comparison.metrics[labels[0]]}})
+    assert sections.side_by_side(one, figures) is None
 
 
 def test_training_data_is_called_so(compared):

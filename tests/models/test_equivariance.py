@@ -13,7 +13,9 @@ from qcsurrogate.models.base import SurrogateModel
 from qcsurrogate.models.settings import DensitySettings, EncoderSettings, HamiltonianSettings
 from qcsurrogate.quantities.density.labels import atom_functions
 from qcsurrogate.quantities.density.model import DensityModel
+from qcsurrogate.quantities.density.start import StartingDensity
 from qcsurrogate.quantities.hamiltonian.model import HamiltonianModel
+from qcsurrogate.reference.atoms import FreeAtom
 from qcsurrogate.reference.potentials import AtomicPotential, exponents_for
 from qcsurrogate.structures import Structure
 from qcsurrogate.testing import assert_continuous, assert_equivariant, perturb
@@ -44,6 +46,12 @@ def encoder(convolution: str, *, cutoff: float = 5.0) -> EncoderSettings:
     )
 
 
+FREE_ATOMS = {
+    z: FreeAtom(z, np.array([0.4, 3.0]), z * np.array([0.5, 0.5]) * (np.array([0.4, 3.0]) / np.pi) ** 1.5)
+    for z in (1, 6, 7, 8)
+}
+
+
 def flat_potentials(elements: Iterable[int]) -> dict[int, AtomicPotential]:
     """Neutral atoms whose electrons are spread evenly over all Gaussians."""
     found = {z: exponents_for(z) for z in elements}
@@ -58,7 +66,9 @@ def model_of(kind: str, convolution: str, basis_name: str = "def2-svp") -> Surro
         model = HamiltonianModel(basis, settings, flat_potentials(basis.elements))
     else:
         auxiliary: BasisSet = even_tempered_basis(basis, 2.5)
-        model = DensityModel(basis, auxiliary, DensitySettings(encoder=encoder(convolution), readout_hidden=8))
+        settings = DensitySettings(encoder=encoder(convolution), readout_hidden=8)
+        start = StartingDensity(flat_potentials(basis.elements), FREE_ATOMS)
+        model = DensityModel(basis, auxiliary, settings, start)
         model.set_functions({z: (f.transform, f.charges) for z, f in atom_functions(auxiliary).items()})
     perturb(model.double(), seed=1)
     return model

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -10,9 +12,16 @@ import torch
 
 from qcsurrogate.data.graphs import collate
 from qcsurrogate.nn.layout import Row, bond_order
-from qcsurrogate.quantities.density.labels import DensityBatch
+from qcsurrogate.quantities.density.labels import (
+    DensityBatch,
+    atom_functions,
+    joined,
+    molecular_metric,
+    orthonormal_rows,
+)
 from qcsurrogate.quantities.density.model import DensityModel
 from qcsurrogate.quantities.hamiltonian.model import HamiltonianModel
+from qcsurrogate.reference.density_fit import charges
 from qcsurrogate.registry import find_quantity
 from qcsurrogate.store.store import Store
 from qcsurrogate.structures import Structure
@@ -116,25 +125,88 @@ def test_the_density_loss_row_by_row() -> None:
         (z, torch.randn(len(i), model.density_basis[z].n_functions, dtype=torch.float64, generator=generator))
         for z, i in graph.atoms_by_element.items()
     )
+    known = tuple(model.starting_rows([WATER, FORMAMIDE]))
+    batch = DensityBatch(graph, rows, known)
+    start = {z: k.numpy() for z, k in known}
     power = model.settings.loss_power
     assert power > 0
     total = norm = 0.0
-    for (z, prediction), (_, labels) in zip(model(graph), rows, strict=True):
+    for (z, prediction), (_, labels) in zip(model(graph, known), rows, strict=True):
         mean, scale = (getattr(model.statistics[str(z)], x).numpy() for x in ("mean", "scale"))
-        for p, y in zip(prediction.detach().numpy(), labels.numpy(), strict=True):
+        for p, y in zip(prediction.detach().numpy(), labels.numpy() - start[z], strict=True):
             for k in range(len(y)):
                 total += scale[k] ** power * (p[k] - (y[k] - mean[k]) / scale[k]) ** 2
                 norm += scale[k] ** power
-    assert float(model.loss(DensityBatch(graph, rows)).detach()) == pytest.approx(total / norm, rel=1e-9)
+    assert float(model.loss(batch).detach()) == pytest.approx(total / norm, rel=1e-9)
 
     squares = np.zeros(2)
-    for (z, prediction), (_, labels) in zip(model(graph), rows, strict=True):
+    for (z, prediction), (_, labels) in zip(model(graph, known), rows, strict=True):
         mean, scale = (getattr(model.statistics[str(z)], x).numpy() for x in ("mean", "scale"))
-        error = mean + scale * prediction.detach().numpy() - labels.numpy()
+        error = mean + scale * prediction.detach().numpy() + start[z] - labels.numpy()
         np.add.at(squares, graph.molecule[graph.atoms_by_element[z]].numpy(), (error**2).sum(1))
-    sums, count = model.errors(DensityBatch(graph, rows))["coefficient_norm_per_electron"]
+    sums, count = model.errors(batch)["coefficient_norm_per_electron"]
     norms = np.sqrt(squares) / [s.n_electrons for s in (WATER, FORMAMIDE)]
     assert float(sums.detach()) / count == pytest.approx(norms.mean(), rel=1e-9)
+
+
+@pytest.mark.parametrize("metric", ["coulomb", "overlap"])
+def test_the_density_loss_in_a_metric_is_that_of_the_coefficients(metric: Literal["coulomb", "overlap"]) -> None:
+    """d^T M d per electron with d in PySCF's functions: nothing of rows, elements or orthonormal functions left."""
+    structures = [FORMAMIDE, WATER]
+    model = density_of(metric)
+    functions = atom_functions(model.density_basis)
+    for statistics in model.statistics.values():
+        statistics.scale.fill_(0.3)  # type: ignore[union-attr,operator]
+    labels = [np.random.default_rng(k).normal(size=len(c)) for k, c in enumerate(model.coefficients(structures))]
+    rows = joined(
+        [orthonormal_rows(s, c, model.density_basis, functions) for s, c in zip(structures, labels, strict=True)]
+    )
+    metrics = [molecular_metric(s, model.density_basis, functions, metric) for s in structures]
+    graph = collate([model.graphs.graph(s) for s in structures])
+    known = tuple(model.starting_rows(structures))
+    loss = float(model.loss(DensityBatch(graph, rows, known, tuple(metrics))).detach())
+    model._projected = unprojected(model)  # type: ignore[method-assign]
+    expected = []
+    for structure, label, predicted in zip(structures, labels, model.coefficients(structures), strict=True):
+        mol = model.density_basis.build_mol(structure)
+        plain = mol.intor({"coulomb": "int2c2e", "overlap": "int1e_ovlp"}[metric])
+        expected.append((predicted - label) @ plain @ (predicted - label) / structure.n_electrons)
+    assert loss == pytest.approx(np.mean(expected), rel=1e-8)
+    with pytest.raises(ValueError, match=f"loss '{metric}' needs a metric of each molecule"):
+        model.loss(DensityBatch(graph, rows, known))
+
+
+def density_of(loss: str) -> DensityModel:
+    """The density model of the other tests with another loss."""
+    model = model_of("density", "so2")
+    assert isinstance(model, DensityModel)
+    model.settings = model.settings.model_copy(update={"loss": loss})
+    return model
+
+
+def unprojected(model: DensityModel) -> Callable[[Structure, list[np.ndarray]], np.ndarray]:
+    """Rows to PySCF's coefficients without the correction of the number of electrons."""
+
+    def plain(structure: Structure, rows: list[np.ndarray]) -> np.ndarray:
+        parts = []
+        for z, row in zip(structure.atomic_numbers.tolist(), rows, strict=True):
+            own = np.empty_like(row)
+            own[model.density_basis[z].internal_order] = row
+            parts.append(model._functions(z).transform.numpy() @ own)
+        return np.concatenate(parts)
+
+    return plain
+
+
+@pytest.mark.parametrize(("numbers", "charge"), [([8, 1], -1), ([8, 1, 1], 0), ([8, 1, 1, 1], 1)])
+def test_the_start_of_a_density_holds_the_electrons_of_an_ion(numbers: list[int], charge: int) -> None:
+    model = density_of("coefficients")
+    assert model.start is not None
+    positions = [[0.0, 0.0, 0.0], [1.75, 0.0, 0.5], [-0.9, 1.55, 0.5], [-0.9, -1.55, 0.5]]
+    ion = Structure(numbers, positions[: len(numbers)], charge=charge)
+    found = model.start.coefficients(ion, model.orbital_basis, model.density_basis)
+    assert charges(model.density_basis.build_mol(ion)) @ found == pytest.approx(-charge, abs=1e-10)
+    assert np.abs(found).max() > 1e-2
 
 
 @pytest.mark.parametrize("kind", ["hamiltonian", "density"])

@@ -46,7 +46,8 @@ def test_unknown_element_is_refused_by_name(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["hamiltonian", "density"])
 def test_a_single_atom_and_a_far_pair_need_no_message(kind: str) -> None:
-    far = Structure([8, 1, 1, 8, 1, 1], np.concatenate([WATER.positions, WATER.positions + 60.0]), name="two waters")
+    far = Structure([8, 1, 1, 8, 1, 1], np.concatenate([WATER.positions, WATER.positions + 1e6]), name="two waters")
+    # nearer, their dipoles would be felt in H0
     model = model_of(kind, "so2")
     alone, pair = model.predict_arrays([WATER, far])
     n = len(alone)

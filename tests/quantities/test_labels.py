@@ -17,12 +17,13 @@ from qcsurrogate.data.graphs import GraphSettings
 from qcsurrogate.errors import StoreError
 from qcsurrogate.models.settings import DensitySettings, EncoderSettings, HamiltonianSettings
 from qcsurrogate.quantities.density.labels import DensityDataset
+from qcsurrogate.quantities.density.start import StartingDensity
 from qcsurrogate.quantities.hamiltonian.labels import HamiltonianBatch, HamiltonianDataset
 from qcsurrogate.reference.orthogonal import StartingPoint
 from qcsurrogate.reference.record import ReferenceRecord
 from qcsurrogate.reference.settings import Method
 from qcsurrogate.registry import find_quantity
-from tests.models.test_equivariance import FORMAMIDE, WATER, flat_potentials
+from tests.models.test_equivariance import FORMAMIDE, FREE_ATOMS, WATER, flat_potentials
 from tests.store.fakes import pretend
 
 METHOD = Method(basis="sto-3g", auxiliary_basis="def2-universal-jfit")
@@ -159,9 +160,14 @@ def test_new_models_take_statistics_from_their_training_set() -> None:
     again = find_quantity("hamiltonian").new_model(HamiltonianSettings(encoder=ENCODER), data, seed=3)
     for name, value in model.state_dict().items():
         assert torch.equal(value, again.state_dict()[name]), name
-    densities = DensityDataset.from_store(store, "train", GraphSettings(4, 5.0), dtype=torch.float64)
+    start = StartingDensity(flat_potentials((1, 6, 7, 8)), FREE_ATOMS)
+    densities = DensityDataset.from_store(store, "train", GraphSettings(4, 5.0), dtype=torch.float64, start=start)
     density = find_quantity("density").new_model(DensitySettings(encoder=ENCODER), densities, seed=3)
     assert density.elements == (1, 6, 7, 8)
+    batch = densities.batch([0, 1])
+    for (z, rows), (_, known) in zip(batch.atom_rows, batch.inputs, strict=True):
+        invariant = density.statistics[str(z)].mean != 0
+        torch.testing.assert_close((rows - known).mean(0)[invariant], density.statistics[str(z)].mean[invariant])
 
 
 def test_missing_labels_and_empty_splits_are_said() -> None:

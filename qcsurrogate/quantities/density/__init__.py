@@ -15,7 +15,9 @@ from qcsurrogate.quantities.density.judge import DensityJudge
 from qcsurrogate.quantities.density.labels import DensityDataset
 from qcsurrogate.quantities.density.model import DensityModel
 from qcsurrogate.quantities.density.prediction import DensityPrediction
+from qcsurrogate.quantities.density.start import StartingDensity
 from qcsurrogate.quantities.density.surrogate import DensitySurrogate
+from qcsurrogate.quantities.hamiltonian.labels import potentials_of
 from qcsurrogate.registry import Quantity
 from qcsurrogate.store.spec import SplitName
 from qcsurrogate.store.store import Store
@@ -42,8 +44,20 @@ class Density(Quantity):
         like: DensityModel | None = None,
     ) -> list[DensityDataset]:
         graphs = DensityModel.graph_settings(store.spec.method.density_basis(elements), settings)
+        start = None
+        if settings.start == "h0":
+            start = like.start if like is not None else StartingDensity(potentials_of(store, elements), store.atoms)
         return [
-            DensityDataset.from_store(store, split, graphs, dtype=dtype, progress=progress, elements=elements)
+            DensityDataset.from_store(
+                store,
+                split,
+                graphs,
+                dtype=dtype,
+                progress=progress,
+                elements=elements,
+                start=start,
+                metric=None if settings.loss == "coefficients" else settings.loss,
+            )
             for split in splits
         ]
 
@@ -54,8 +68,10 @@ class Density(Quantity):
             labels.orbital_basis.restricted_to(elements),
             labels.density_basis.restricted_to(elements),
             with_neighbours(settings, labels),
+            labels.start and labels.start.restricted_to(elements),
         )
-        model.fit_statistics({z: labels.rows_of_atoms(z) for z in elements})
+        inputs = {z: rows for z in elements if (rows := labels.inputs_of_atoms(z)) is not None}
+        model.fit_statistics({z: labels.rows_of_atoms(z) for z in elements}, inputs)
         model.set_functions({z: (labels.functions[z].transform, labels.functions[z].charges) for z in elements})
         return model
 
@@ -63,7 +79,8 @@ class Density(Quantity):
         with readable(self.name):
             settings = validated(DensitySettings, description["settings"])
             orbital, auxiliary = (BasisSet.from_dict(description[f"{name}_basis"]) for name in ("orbital", "density"))
-            return DensityModel(orbital, auxiliary, settings)
+            start = description["start"]
+            return DensityModel(orbital, auxiliary, settings, start and StartingDensity.from_dict(start))
 
     def surrogate(self, model: DensityModel, metadata: ModelMetadata) -> DensitySurrogate:
         return DensitySurrogate(model, metadata)

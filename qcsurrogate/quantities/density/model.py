@@ -18,13 +18,20 @@ from qcsurrogate.models.base import SurrogateModel
 from qcsurrogate.models.encoder import Encoder
 from qcsurrogate.models.settings import DensitySettings
 from qcsurrogate.models.statistics import Float64Buffers, Standardisation
-from qcsurrogate.nn.head import DegreeHead
+from qcsurrogate.nn.head import DegreeEmbedding, DegreeHead
 from qcsurrogate.nn.layout import FeatureLayout
 from qcsurrogate.nn.node import GatedBlock
 from qcsurrogate.nn.norm import EquivariantRMSNorm
 from qcsurrogate.prediction.uncertainty import Told
+from qcsurrogate.quantities.density.labels import AtomFunctions, joined, orthonormal_rows
+from qcsurrogate.quantities.density.start import StartingDensity
 from qcsurrogate.quantities.density.uncertainty import expecting, fit_errors, new_error_model
 from qcsurrogate.structures import Structure
+
+SMALLEST_INPUT = 1e-3
+"""e^(1/2)-like Coulomb units; inputs that vary by less are not blown up to vary by one."""
+
+AtomRows = Sequence[tuple[int, Tensor]]
 
 
 class AtomBasis(Float64Buffers):
@@ -50,7 +57,11 @@ class AtomBasis(Float64Buffers):
 
 
 class DensityModel(SurrogateModel):
-    """Predicts the density less that of the free atoms.
+    """Predicts the density less that of the free atoms, as a correction to that of H0's orbitals.
+
+    That of H0, fitted in the same functions, is what the network looks at and what it corrects: it brings
+    bonds, lone pairs and what is long-ranged in them, and it is a smooth function of the geometry.  With
+    ``start: free_atoms`` there is neither, and no integral over three centres has to be computed.
 
     The coefficients it learns belong to functions that are orthonormal on each atom in
     the Coulomb metric, so that an error of a coefficient is an error of the density of
@@ -62,13 +73,23 @@ class DensityModel(SurrogateModel):
         orbital_basis: basis of the reference calculations.
         density_basis: auxiliary basis of the elements it is made for.
         settings: sizes; ``encoder.average_neighbours`` must be set.
+        start: what it starts from; needed unless ``settings.start`` is free_atoms.
     """
 
     kind: ClassVar[str] = "density"
     monitored: ClassVar[str] = "coefficient_norm_per_electron"
 
-    def __init__(self, orbital_basis: BasisSet, density_basis: BasisSet, settings: DensitySettings) -> None:
+    def __init__(
+        self,
+        orbital_basis: BasisSet,
+        density_basis: BasisSet,
+        settings: DensitySettings,
+        start: StartingDensity | None = None,
+    ) -> None:
         super().__init__()
+        if (start is None) != (settings.start == "free_atoms"):
+            raise ValueError(f"a density model that starts from '{settings.start}' got the start {start}")
+        self.start = start
         self.orbital_basis, self.density_basis, self.settings = orbital_basis, density_basis, settings
         self.elements = tuple(sorted(density_basis.elements))
         self.graphs = self.graph_settings(density_basis, settings)
@@ -80,10 +101,16 @@ class DensityModel(SurrogateModel):
         self.heads = nn.ModuleDict()
         self.statistics = nn.ModuleDict()
         self.functions = nn.ModuleDict()
+        self.known = nn.ModuleDict()
+        self.inputs = nn.ModuleDict()
         for z in self.elements:
             element = density_basis[z]
             self.blocks[str(z)] = GatedBlock(self.features, channels, hidden, hidden)
-            self.heads[str(z)] = DegreeHead(self.features, hidden, [(l, True) for l in element.angular_momenta])
+            irreps = [(l, True) for l in element.angular_momenta]
+            self.heads[str(z)] = DegreeHead(self.features, hidden, irreps)
+            if start is not None:
+                self.known[str(z)] = DegreeEmbedding(self.features, channels, irreps)
+                self.inputs[str(z)] = Standardisation(element.n_functions)
             self.statistics[str(z)] = Standardisation(element.n_functions)
             self.functions[str(z)] = AtomBasis(element.n_functions)
         self.error_model = new_error_model(self)
@@ -112,12 +139,15 @@ class DensityModel(SurrogateModel):
     def _functions(self, z: int) -> AtomBasis:
         return cast(AtomBasis, self.functions[str(z)])
 
-    def fit_statistics(self, atom_rows: Mapping[int, Tensor]) -> None:
-        """Take means and spreads from the labels of a training set."""
+    def fit_statistics(self, atom_rows: Mapping[int, Tensor], inputs: Mapping[int, Tensor]) -> None:
+        """Take means and spreads from the labels of a training set, and from what the model starts from."""
         for z, rows in atom_rows.items():
             shells = self.density_basis[z].angular_momenta
             group = torch.tensor([s for s, l in enumerate(shells) for _ in range(2 * l + 1)])
             invariant = torch.tensor([l == 0 for l in shells for _ in range(2 * l + 1)])
+            if self.start is not None:
+                cast(Standardisation, self.inputs[str(z)]).fit(inputs[z], group, invariant)
+                rows = rows - inputs[z]
             self._statistics(z).fit(rows, group, invariant)
 
     def set_functions(self, functions: Mapping[int, tuple[NDArray[np.float64], NDArray[np.float64]]]) -> None:
@@ -125,18 +155,43 @@ class DensityModel(SurrogateModel):
         for z, (transform, charges) in functions.items():
             self._functions(z).fill(transform, charges)
 
-    def forward(self, graph: Graph) -> list[tuple[int, Tensor]]:
-        """For each element (n_atoms, n_functions) standardised coefficients, internal order."""
-        nodes, _ = self.encoder(graph)
+    def forward(self, graph: Graph, inputs: AtomRows = ()) -> list[tuple[int, Tensor]]:
+        """For each element (n_atoms, n_functions) standardised coefficients, internal order.
+
+        Args:
+            graph: the molecules.
+            inputs: for each element (n_atoms, n_functions) of the start.
+        """
+        nodes, _ = self.encoder(graph, self._known(graph, inputs))
         normed = self.norm(nodes)
         return [
             (z, self.heads[str(z)](self.blocks[str(z)](normed[index]))) for z, index in graph.atoms_by_element.items()
         ]
 
+    def _known(self, graph: Graph, inputs: AtomRows) -> Tensor | None:
+        if self.start is None:
+            return None
+        weight = self.encoder.embedding.weight
+        known = weight.new_zeros(graph.n_atoms, self.features.n_rows, weight.shape[1])
+        for z, rows in inputs:
+            of = cast(Standardisation, self.inputs[str(z)])
+            centred = ((rows.double() - of.mean) / of.scale.clamp(min=SMALLEST_INPUT)).to(weight)
+            known = known.index_add(0, graph.atoms_by_element[z], self.known[str(z)](centred))
+        return known
+
+    def _targets(self, batch: Any) -> AtomRows:
+        """For each element what the network corrects its start by, float64."""
+        if self.start is None:
+            return cast(AtomRows, batch.atom_rows)
+        pairs = zip(batch.atom_rows, batch.inputs, strict=True)
+        return [(z, rows.double() - known.double()) for (z, rows), (_, known) in pairs]
+
     def loss(self, batch: Any) -> Tensor:
-        """Weighted mean square of the standardised errors."""
+        """Weighted mean square of the standardised errors, or that of the density, see the settings."""
+        if self.settings.loss != "coefficients":
+            return self._density_loss(batch)
         total = norm = batch.graph.messages.lengths.new_zeros(())
-        for (z, prediction), (_, rows) in zip(self(batch.graph), batch.atom_rows, strict=True):
+        for (z, prediction), (_, rows) in zip(self(batch.graph, batch.inputs), self._targets(batch), strict=True):
             statistics = self._statistics(z)
             weights = statistics.scale.to(prediction) ** self.settings.loss_power
             error = prediction - statistics.standardise(rows).to(prediction)
@@ -144,12 +199,31 @@ class DensityModel(SurrogateModel):
             norm = norm + weights.sum() * len(error)
         return total / norm
 
+    def _density_loss(self, batch: Any) -> Tensor:
+        """d^T M d per electron, mean over molecules: d all errors of a molecule, M the metric of all its functions."""
+        graph: Graph = batch.graph
+        if len(batch.metrics) != graph.n_molecules:
+            raise ValueError(f"loss '{self.settings.loss}' needs a metric of each molecule; read the labels for it")
+        parts: list[list[Tensor]] = [[] for _ in batch.metrics]
+        for (z, prediction), (_, rows) in zip(self(graph, batch.inputs), self._targets(batch), strict=True):
+            statistics = self._statistics(z)
+            error = (prediction - statistics.standardise(rows).to(prediction)) * statistics.scale.to(prediction)
+            counts = torch.bincount(graph.molecule[graph.atoms_by_element[z]], minlength=graph.n_molecules).tolist()
+            for part, own in zip(parts, error.split(counts), strict=True):
+                part.append(own.flatten())
+        errors = [torch.cat(part) for part in parts]
+        squares = [d @ (metric.to(d) @ d) for d, metric in zip(errors, batch.metrics, strict=True)]
+        electrons = torch.zeros_like(torch.stack(squares)).index_add(
+            0, graph.molecule, graph.atomic_numbers.to(squares[0])
+        )
+        return (torch.stack(squares) / electrons).mean()
+
     def errors(self, batch: Any) -> dict[str, tuple[Tensor, int]]:
         """Mean absolute error of the coefficients; norm of a molecule's errors over its electrons, mean."""
         absolute = torch.zeros((), dtype=torch.float64)
         n_coefficients = 0
         square = torch.zeros(batch.graph.n_molecules, dtype=torch.float64, device=batch.graph.molecule.device)
-        for (z, prediction), (_, rows) in zip(self(batch.graph), batch.atom_rows, strict=True):
+        for (z, prediction), (_, rows) in zip(self(batch.graph, batch.inputs), self._targets(batch), strict=True):
             error = self._statistics(z).restore(prediction) - rows.double()
             absolute = absolute + error.abs().sum().cpu()
             n_coefficients += error.numel()
@@ -163,7 +237,7 @@ class DensityModel(SurrogateModel):
 
     def atom_errors(self, batch: Any, outputs: list[tuple[int, Tensor]]) -> Iterator[tuple[int, Tensor]]:
         """For each element (n_atoms,) norms of the errors of what the network's ``outputs`` for a batch say."""
-        for (z, prediction), (_, rows) in zip(outputs, batch.atom_rows, strict=True):
+        for (z, prediction), (_, rows) in zip(outputs, self._targets(batch), strict=True):
             yield z, (self._statistics(z).restore(prediction) - rows.double()).norm(dim=1)
 
     def expecting(self) -> AbstractContextManager[Told]:
@@ -173,6 +247,19 @@ class DensityModel(SurrogateModel):
     def fit_uncertainty(self, training: Any, validation: Any, *, batch_size: int) -> bool:
         fit_errors(self, training, validation, batch_size)
         return True
+
+    def starting_rows(self, structures: Sequence[Structure]) -> AtomRows:
+        """For each element (n_atoms, n_functions) coefficients that the model starts from; none for free atoms."""
+        if self.start is None:
+            return ()
+        functions = {
+            z: AtomFunctions(f.transform.cpu().numpy(), f.charges.cpu().numpy())
+            for z, f in ((z, self._functions(z)) for z in self.elements)
+        }
+        known = [self.start.coefficients(s, self.orbital_basis, self.density_basis) for s in structures]
+        return joined(
+            [orthonormal_rows(s, c, self.density_basis, functions) for s, c in zip(structures, known, strict=True)]
+        )
 
     @torch.no_grad()
     def coefficients(self, structures: Sequence[Structure]) -> list[NDArray[np.float64]]:
@@ -184,13 +271,18 @@ class DensityModel(SurrogateModel):
 
         Raises:
             DomainError: for elements that the model was not trained on.
+            BasisError, RecordError: if functions nearly depend on each other at this geometry.
         """
         self.check_elements(structures)
+        inputs = self.starting_rows(structures)
         weight = self.encoder.embedding.weight
         graph = collate([self.graphs.graph(s) for s in structures]).to(weight.device, weight.dtype)
         parts: dict[int, NDArray[np.float64]] = {}
-        for z, prediction in self(graph):
+        known = dict(inputs)
+        for z, prediction in self(graph, [(z, rows.to(weight.device)) for z, rows in inputs]):
             restored = self._statistics(z).restore(prediction).cpu().numpy()
+            if self.start is not None:
+                restored = restored + known[z].numpy()
             parts.update(zip(graph.atoms_by_element[z].tolist(), restored, strict=True))
         results = []
         first = 0
@@ -219,4 +311,5 @@ class DensityModel(SurrogateModel):
             "orbital_basis": self.orbital_basis.to_dict(),
             "density_basis": self.density_basis.to_dict(),
             "settings": self.settings.model_dump(mode="json"),
+            "start": None if self.start is None else self.start.to_dict(),
         }
