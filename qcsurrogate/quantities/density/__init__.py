@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 
 from qcsurrogate.basis import BasisSet
+from qcsurrogate.files.presets import Preset, read_presets
 from qcsurrogate.models.build import readable, validated, with_neighbours
 from qcsurrogate.models.files import ModelMetadata
 from qcsurrogate.models.settings import DensitySettings
@@ -30,6 +32,7 @@ class Density(Quantity):
     prediction: ClassVar[type[DensityPrediction]] = DensityPrediction
     units: ClassVar[Mapping[str, str]] = {"density_coefficients": "e bohr^-1.5", "density": "e bohr^-3"}
     settings: ClassVar[type[DensitySettings]] = DensitySettings
+    presets: ClassVar[Mapping[str, Preset]] = read_presets(Path(__file__).parent)
     ranking: ClassVar[tuple[str, ...]] = ("density_nmae", "dipole_error", "density_nmae_network")
 
     def read_labels(
