@@ -50,6 +50,7 @@ class Quantity(ABC):
             together; empty where each has its own.
         ranking: figures of the report's table of worst molecules, most telling first: the first
             that was measured orders them.
+        floors: figures that no network can bring below others, and these: what the labels leave.
     """
 
     name: ClassVar[str]
@@ -59,6 +60,7 @@ class Quantity(ABC):
     presets: ClassVar[Mapping[str, Preset]] = {}
     validation_unit: ClassVar[str] = ""
     ranking: ClassVar[tuple[str, ...]] = ()
+    floors: ClassVar[Mapping[str, str]] = {}
 
     @abstractmethod
     def read_labels(

@@ -34,6 +34,7 @@ class Density(Quantity):
     settings: ClassVar[type[DensitySettings]] = DensitySettings
     presets: ClassVar[Mapping[str, Preset]] = read_presets(Path(__file__).parent)
     ranking: ClassVar[tuple[str, ...]] = ("density_nmae", "dipole_error", "density_nmae_network")
+    floors: ClassVar[Mapping[str, str]] = {f: f"{f}_fit_floor" for f in ("density_nmae", "dipole_error")}
 
     def read_labels(
         self,
