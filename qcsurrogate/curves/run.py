@@ -108,13 +108,17 @@ def learning_curve(
     make_folder(folder)
     write_output(folder / STUDY_NAME, json_bytes(_identity(quantity, opened)), "what the folder is about")
     write_output(folder / CONFIG_NAME, dump_yaml(run.model_dump(mode="json")).encode(), "the settings")
-    points: list[Point | str] = []
+    found: list[Point | str] = []
     runs = [(size, seed) for size in ascending for seed in all_seeds]
     for number, (size, seed) in enumerate(runs, start=1):
         study.say(f"{size} molecules, seed {seed} ({number} of {len(runs)})")
-        points.append(study.point(size, seed, orders[seed][:size]))
-        study.write(_result(study, ascending, all_seeds, points))
-    return _result(study, ascending, all_seeds, points)
+        known = study.known(size, seed)
+        found.append(known or study.new(size, seed, orders[seed][:size]))
+        if known is None and number < len(runs):
+            study.write(_result(study, ascending, all_seeds, found))  # something to look at meanwhile
+    result = _result(study, ascending, all_seeds, found)
+    study.write(result)
+    return result
 
 
 @dataclass(frozen=True)
@@ -153,47 +157,54 @@ class _Study:
         write_output(path, json_bytes({"seed": seed, "keys": order}), "the order of the molecules")
         return order
 
-    def point(self, size: int, seed: int, keys: Sequence[str]) -> Point | str:
-        """One model, trained and measured as far as it is not yet; the folder of a run that is not finished."""
-        run = self.folder / f"seed_{seed}" / f"size_{size}"
-        name = str(run.relative_to(self.folder))
-        comparison = self._measured(run)
-        if comparison is None:
-            result = train_surrogate(
-                self.quantity.name,
-                self.store.path,
-                run,
-                config=self.folder / CONFIG_NAME,
-                overrides=[f"training.seed={seed}"],
-                training_keys=keys,
-                quiet=self.quiet,
-            )
-            if not result.finished:
-                return name
-            comparison, _ = compare_subjects(load_subjects([run]), self.store, self.settings, quiet=self.quiet)
-            write_output(run / MEASURED_NAME, comparison.to_json().encode(), "the comparison")
-        (model,) = comparison.models
-        return Point(
-            size=size,
-            seed=seed,
-            run=name,
-            model_sha256=model.sha256,
-            best_step=model.training["step"],
-            cpu_time_s=model.training["cpu_time_s"],
-            failures=len(comparison.failures),
-            headline=[item.name for item in comparison.headline],
-            figures=comparison.metrics[model.label],
-        )
+    def path(self, size: int, seed: int) -> Path:
+        """The folder of one run."""
+        return self.folder / f"seed_{seed}" / f"size_{size}"
 
-    def _measured(self, run: Path) -> Comparison | None:
-        """The comparison of a finished run, if it is there and is of this model, these data and these settings."""
+    def known(self, size: int, seed: int) -> Point | None:
+        """A point that was measured before, if it is of the model, the data and the settings that there are now."""
+        run = self.path(size, seed)
         try:
             comparison = read_comparison(run / MEASURED_NAME)
             digest = sha256((run / MODEL_NAME).read_bytes())
         except (StoreError, OSError):
             return None  # not there, or of another version: measured again
         same = comparison.settings == self.settings and comparison.data.dataset_hash == self.store.dataset_hash()
-        return comparison if same and [m.sha256 for m in comparison.models] == [digest] else None
+        if not same or [model.sha256 for model in comparison.models] != [digest]:
+            return None
+        return self._point(size, seed, comparison)
+
+    def new(self, size: int, seed: int, keys: Sequence[str]) -> Point | str:
+        """Train one model, or go on with it, and measure it; the folder of a run that is not finished."""
+        run = self.path(size, seed)
+        result = train_surrogate(
+            self.quantity.name,
+            self.store.path,
+            run,
+            config=self.folder / CONFIG_NAME,
+            overrides=[f"training.seed={seed}"],
+            training_keys=keys,
+            quiet=self.quiet,
+        )
+        if not result.finished:
+            return str(run.relative_to(self.folder))
+        comparison, _ = compare_subjects(load_subjects([run]), self.store, self.settings, quiet=self.quiet)
+        write_output(run / MEASURED_NAME, comparison.to_json().encode(), "the comparison")
+        return self._point(size, seed, comparison)
+
+    def _point(self, size: int, seed: int, comparison: Comparison) -> Point:
+        (model,) = comparison.models
+        return Point(
+            size=size,
+            seed=seed,
+            run=str(self.path(size, seed).relative_to(self.folder)),
+            model_sha256=model.sha256,
+            best_step=model.training["step"],
+            cpu_time_s=model.training["cpu_time_s"],
+            failures=len(comparison.failures),
+            headline={item.name: item.title for item in comparison.headline},
+            figures=comparison.metrics[model.label],
+        )
 
     def write(self, curve: LearningCurve) -> None:
         """The files of the result; with pictures as soon as there is something to draw."""
@@ -269,6 +280,7 @@ def _result(study: _Study, sizes: Sequence[int], seeds: Sequence[int], found: Se
         dataset_hash=study.store.dataset_hash(),
         split_sizes={split: len(keys) for split, keys in _keys_of_all_splits(study.store).items()},
         config=study.config.model_dump(mode="json"),
+        settings=study.settings,
         sizes=list(sizes),
         seeds=list(seeds),
         points=points,
@@ -284,7 +296,7 @@ def _curve(study: _Study, points: Sequence[Point], name: str, about: FigureSumma
     floors = [p.figures[below].mean for p in own if (below := study.quantity.floors.get(name)) in p.figures]
     sizes = [p.size for p in own]
     return Curve(
-        title=about.title,
+        title=next((p.headline[name] for p in own if name in p.headline), about.title),
         unit=about.unit,
         shown=about.shown,
         definition=about.definition,

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from qcsurrogate.comparison.schema import FigureSummary
+from qcsurrogate.comparison.schema import FigureSummary, Settings
 
 Array = NDArray[np.float64]
 
@@ -57,7 +57,7 @@ class Point(_Frozen):
     best_step: int = Field(description="Of the best validation; the model is that of this step.")
     cpu_time_s: float = Field(description="Of the training up to this step.")
     failures: int = Field(description="Measurements that failed.")
-    headline: list[str] = Field(description="Figures of the comparison's headline.")
+    headline: dict[str, str] = Field(description="Figures of the comparison's headline, and their titles there.")
     figures: dict[str, FigureSummary]
 
 
@@ -85,6 +85,7 @@ class LearningCurve(_Frozen):
     dataset_hash: str
     split_sizes: dict[str, int]
     config: dict[str, Any] = Field(description="Of every run, but for the seed; the preset's name included.")
+    settings: Settings = Field(description="Of every comparison.")
     sizes: list[int]
     seeds: list[int]
     points: list[Point]

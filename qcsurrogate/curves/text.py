@@ -61,17 +61,20 @@ def warnings(curve: LearningCurve) -> list[str]:
 def markdown(curve: LearningCurve) -> str:
     """The content of ``learning_curve.md``."""
     header, *body = rows(curve)
-    seeds = f"{len(curve.seeds)} seeds" if len(curve.seeds) > 1 else f"seed {curve.seeds[0]}"
+    seeds = f"seed {curve.seeds[0]}"
+    if len(curve.seeds) > 1:
+        seeds = f"{len(curve.seeds)} seeds, in brackets the smallest and the largest of their means"
     preset = curve.config.get("preset")
     table = ["| " + " | ".join(row) + " |" for row in (header, ["---"] * len(header), *body)]
-    counts = curve.split_sizes
+    counts, settings = curve.split_sizes, curve.settings
+    n_test = min(counts["test"], settings.limit or counts["test"])
     return "\n".join(
         [
             f"# Learning curve: {curve.kind} models on {_plain(curve.data)}",
             "",
-            f"Means over the {counts['test']} test molecules of models trained on growing, nested parts of the "
-            f"{counts['train']} training molecules; {seeds}, in brackets the smallest and the largest of the seeds' "
-            f"means; {'preset ' + preset if preset else 'no preset'}, {curve.config['training']['steps']:,} steps for "
+            f"Means over {n_test} test molecules (densities on a grid: {min(n_test, settings.density_molecules)}) of models trained on growing, nested parts of the "
+            f"{counts['train']} training molecules; {seeds}; "
+            f"{'preset ' + preset if preset else 'no preset'}, {curve.config['training']['steps']:,} steps for "
             "every size, the same validation and test molecules.",
             "",
             *table,
