@@ -25,7 +25,7 @@ from qcsurrogate.registry import Quantity, find_quantity
 from qcsurrogate.store.spec import SPLIT_NAMES
 from qcsurrogate.store.store import Store
 from qcsurrogate.training.config import HARMLESS_KEYS, RunConfig, load_run_config
-from qcsurrogate.training.loop import CONFIG_NAME, MODEL_NAME
+from qcsurrogate.training.outputs import CONFIG_NAME, MODEL_NAME
 from qcsurrogate.versions import installed_versions
 
 CURVE_NAME: Final = "learning_curve"

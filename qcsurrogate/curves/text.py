@@ -72,7 +72,8 @@ def markdown(curve: LearningCurve) -> str:
         [
             f"# Learning curve: {curve.kind} models on {_plain(curve.data)}",
             "",
-            f"Means over {n_test} test molecules (densities on a grid: {min(n_test, settings.density_molecules)}) of models trained on growing, nested parts of the "
+            f"Means over {n_test} test molecules (densities on a grid: {min(n_test, settings.density_molecules)}) "
+            "of models trained on growing, nested parts of the "
             f"{counts['train']} training molecules; {seeds}; "
             f"{'preset ' + preset if preset else 'no preset'}, {curve.config['training']['steps']:,} steps for "
             "every size, the same validation and test molecules.",
