@@ -31,6 +31,7 @@ from qcsurrogate.registry import Quantity, register
 
 if TYPE_CHECKING:
     from qcsurrogate.comparison.run import compare
+    from qcsurrogate.curves.run import learning_curve
     from qcsurrogate.generation import generate
     from qcsurrogate.pipeline import train_surrogate
     from qcsurrogate.prediction.files import save_predictions
@@ -60,6 +61,7 @@ __all__ = [
     "__version__",
     "compare",
     "generate",
+    "learning_curve",
     "load",
     "load_predictions",
     "load_spec",
@@ -73,6 +75,7 @@ _PLACES = {
     "Structure": "structures",
     "compare": "comparison.run",
     "generate": "generation",
+    "learning_curve": "curves.run",
     "load": "prediction.surrogate",
     "load_predictions": "prediction.reading",
     "load_spec": "store.spec",

@@ -35,7 +35,9 @@ def train_surrogate(
     *,
     config: str | Path | None = None,
     overrides: Sequence[str] = (),
+    preset: str | None = None,
     origin: str | Path | None = None,
+    training_keys: Sequence[str] | None = None,
     quiet: bool = False,
 ) -> TrainingResult:
     """Train a model on a store, or go on where an earlier start in ``out`` stopped.
@@ -52,12 +54,14 @@ def train_surrogate(
         config: YAML file with the sections ``model`` and ``training``; without one the run's own
             ``config.yaml`` if ``out`` holds a run, else defaults.
         overrides: texts ``section.key=value`` that win over the file.
+        preset: name of one of the quantity's presets, such as ``base``: what neither file nor overrides set.
         origin: model file, or folder of a run, to begin with instead of random weights; the run
             keeps a copy of it, and need not be told again.
+        training_keys: train on these molecules of the training split alone, as if it held no others.
         quiet: say nothing.
 
     Raises:
-        SpecError: for an unknown kind or key, or an impossible value.
+        SpecError: for an unknown kind, preset or key, or an impossible value.
         StoreError: if the store cannot be read, or lacks what this kind is trained on.
         TrainingError: if the run cannot start, resume or go on.
     """
@@ -68,9 +72,10 @@ def train_surrogate(
         raise TrainingError(f"'{out}' holds a run of a {found} model; expected another folder for a {kind} model")
     beginning = None if origin is None else Beginning.read(origin, quantity)
     settings = None if beginning is None else beginning.settings
-    run = load_run_config(quantity.settings, source, overrides, model=settings)
+    run = load_run_config(quantity.settings, source, overrides, model=settings, presets=quantity.presets, preset=preset)
     run, beginning = _begun(run, beginning, out, quantity)
-    opened = Store.open(store)
+    whole = Store.open(store)
+    opened = whole if training_keys is None else whole.training_on(training_keys)
     model, train_data, validation_data = _model_and_data(
         quantity, run, opened, beginning, progress=not quiet and sys.stderr.isatty()
     )
@@ -93,7 +98,7 @@ def train_surrogate(
         validation_data,
         run,
         out,
-        on_metadata=partial(_metadata, model, opened, domain, beginning, atoms),
+        on_metadata=partial(_metadata, model, whole, domain, beginning, atoms),
         dataset_hash=opened.dataset_hash(),
         notes=notes,
         quiet=quiet,
@@ -105,7 +110,8 @@ def _begun(
 ) -> tuple[RunConfig[Any], Beginning | None]:
     """A run's configuration and the model it begins with: the one given now, or that of the run in ``out``."""
     own = out / CONFIG_NAME
-    recorded = load_run_config(quantity.settings, own).origin if own.is_file() else run.origin
+    known = load_run_config(quantity.settings, own, presets=quantity.presets) if own.is_file() else run
+    recorded = known.origin
     if beginning is None and recorded is not None:
         copy = out / ORIGIN_NAME
         beginning = Beginning.read(copy if copy.is_file() else recorded.path, quantity)

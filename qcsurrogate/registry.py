@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from qcsurrogate.comparison.judge import Judge
+    from qcsurrogate.files.presets import Preset
     from qcsurrogate.models.base import SurrogateModel
     from qcsurrogate.models.files import ModelMetadata
     from qcsurrogate.prediction.results import Prediction
@@ -44,18 +45,22 @@ class Quantity(ABC):
         prediction: class of its predictions.
         units: unit of everything that its models predict; written into model files.
         settings: pydantic model of the ``model:`` section of its training configuration.
+        presets: such configurations by name, small to large (:func:`qcsurrogate.files.presets.read_presets`).
         validation_unit: unit of all validation errors of the training log, which the report draws
             together; empty where each has its own.
         ranking: figures of the report's table of worst molecules, most telling first: the first
             that was measured orders them.
+        floors: figures that no network can bring below others, and these: what the labels leave.
     """
 
     name: ClassVar[str]
     prediction: ClassVar[type[Prediction]]
     units: ClassVar[Mapping[str, str]]
     settings: ClassVar[type[BaseModel]]
+    presets: ClassVar[Mapping[str, Preset]] = {}
     validation_unit: ClassVar[str] = ""
     ranking: ClassVar[tuple[str, ...]] = ()
+    floors: ClassVar[Mapping[str, str]] = {}
 
     @abstractmethod
     def read_labels(

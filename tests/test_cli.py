@@ -59,7 +59,18 @@ def test_help_is_immediate_and_complete():
     with in_a_process("--help", stdout=subprocess.PIPE) as process:
         out = process.communicate(timeout=60)[0]
     assert time.perf_counter() - start < 2.0  # 0.05 s alone; other processes may be busy
-    for word in ("generate", "status", "inspect", "train", "predict", "compare", "schema", "demo", "exit codes"):
+    for word in (
+        "generate",
+        "status",
+        "inspect",
+        "train",
+        "predict",
+        "compare",
+        "schema",
+        "demo",
+        "learning-curve",
+        "exit codes",
+    ):
         assert word in out
 
 
@@ -72,7 +83,8 @@ def test_help_imports_nothing_heavy():
 
 
 @pytest.mark.parametrize(
-    "command", ["init", "generate", "status", "inspect", "train", "predict", "compare", "schema", "demo"]
+    "command",
+    ["init", "generate", "status", "inspect", "train", "predict", "compare", "schema", "demo", "learning-curve"],
 )
 def test_every_command_has_an_example(run, command):
     code, out, _ = run(command, "--help")

@@ -34,7 +34,7 @@ ORDER = [
     ("comparison", "inspection"),
     ("quantities",),
     ("pipeline",),
-    ("demo",),
+    ("curves", "demo"),
     ("testing",),
     ("cli",),
     ("__main__",),

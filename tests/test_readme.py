@@ -45,7 +45,7 @@ def test_commands_and_exit_codes_are_listed():
     table = README.split("## Command line")[1]
     parser = build_parser()
     (commands,) = (action.choices for action in parser._subparsers._group_actions)
-    assert set(re.findall(r"^\| `(\w+)", table, flags=re.MULTILINE)) == set(commands)
+    assert set(re.findall(r"^\| `([\w-]+)", table, flags=re.MULTILINE)) == set(commands)
     codes = re.findall(r"^  (\d+) ", EXIT_CODES, flags=re.MULTILINE)
     assert re.findall(r"^\| (\d+) \|", table, flags=re.MULTILINE) == codes
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from io import TextIOWrapper
 from typing import NoReturn
 
-from qcsurrogate.cli import dataset, init, references, surrogates
+from qcsurrogate.cli import curves, dataset, init, references, surrogates
 from qcsurrogate.cli.arguments import Parser, say
 from qcsurrogate.errors import QCSurrogateError, SpecError
 
@@ -32,7 +32,7 @@ exit codes:
   8    training that cannot start, resume or go on
   9    a result that cannot be written, or read back
   10   a cluster that cannot be started, reached or kept up; generate goes on when it is started again
-  130  stopped by Ctrl-C; generate, train and demo go on when they are started again
+  130  stopped by Ctrl-C; generate, train, learning-curve and demo go on when they are started again
   141  whatever read the output closed it"""
 
 _INTERRUPTED, _PIPE_CLOSED = 130, 141
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _PIPE_CLOSED
     except KeyboardInterrupt:
-        say("interrupted; generate, train and demo go on when they are started again")
+        say("interrupted; generate, train, learning-curve and demo go on when they are started again")
         return _INTERRUPTED
     except (QCSurrogateError, OSError, ModuleNotFoundError) as error:
         if os.environ.get("QCSURROGATE_TRACEBACK"):
@@ -132,7 +132,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
-    for module in (init, references, dataset, surrogates):
+    for module in (init, references, dataset, surrogates, curves):
         module.add_commands(commands)
     return parser
 

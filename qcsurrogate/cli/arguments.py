@@ -13,7 +13,17 @@ from qcsurrogate.errors import SpecError, suggestion
 
 
 class Parser(argparse.ArgumentParser):
-    """Prints ``error: message`` as every other error of this program, with a suggestion."""
+    """Prints ``error: message`` as every other error of this program, with a suggestion.
+
+    Attributes:
+        more: what else stands in the help, found out when it is printed.
+    """
+
+    more: Callable[[], str] | None = None
+
+    def format_help(self) -> str:
+        own = super().format_help()
+        return own if self.more is None else f"{own}\n{self.more()}\n"
 
     def error(self, message: str) -> NoReturn:
         choice = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message)
@@ -47,9 +57,10 @@ def command(
     example: str,
     run: Callable[[argparse.Namespace], int],
     *arguments: Argument,
+    more: Callable[[], str] | None = None,
 ) -> None:
-    """Add a command that runs a function of its options, which returns the exit code."""
-    parser: argparse.ArgumentParser = commands.add_parser(
+    """Add a command that runs a function of its options, which returns the exit code; its help may tell ``more``."""
+    parser: Parser = commands.add_parser(
         name,
         help=summary,
         description=f"{summary[0].upper()}{summary[1:]}.",
@@ -57,6 +68,7 @@ def command(
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    parser.more = more
     parser.set_defaults(parser=parser, run=run)
     for names, settings in arguments:
         parser.add_argument(*names, **settings)
@@ -97,6 +109,20 @@ def seconds(text: str) -> float:
     return value
 
 
+def presets() -> str:
+    """What the presets of every quantity are for."""
+    from qcsurrogate.files.presets import presets_of
+    from qcsurrogate.registry import quantity_names
+
+    lines = []
+    for kind in quantity_names():
+        found = presets_of(kind)
+        lines += [f"presets of {kind} models:"] * bool(found)
+        lines += [f"  {name:8} {preset.purpose}" for name, preset in found.items()]
+    return "\n".join(lines)
+
+
+PRESET = argument("--preset", metavar="NAME", help="settings by name, see below; --config and --set win over them")
 STORE = argument("store", metavar="DIR", help="folder of the store")
 QUIET = argument("--quiet", action="store_true", help="print errors, warnings and data only, no progress")
 JSON = argument("--json", action="store_true", help="print the result as JSON on standard output")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from qcsurrogate.cli.arguments import (
     JSON,
+    PRESET,
     QUIET,
     SEED,
     STORE,
@@ -20,6 +21,7 @@ from qcsurrogate.cli.arguments import (
     command,
     count,
     positive,
+    presets,
     print_json,
     say,
     setting,
@@ -54,10 +56,12 @@ def add_commands(commands: Commands) -> None:
             metavar="MODEL",
             help="fine-tune this model: a model file, or the folder of a run; not repeated when the run goes on",
         ),
+        PRESET,
         argument("--config", metavar="YAML", help="file with the sections model and training"),
         setting("a setting", "training.steps=8000"),
         QUIET,
         JSON,
+        more=presets,
     )
     command(
         commands,
@@ -143,6 +147,7 @@ def _train(options: argparse.Namespace) -> int:
         options.out,
         config=options.config,
         overrides=options.set,
+        preset=options.preset,
         origin=options.origin,
         quiet=options.quiet,
     )

@@ -58,6 +58,19 @@ _IN_PLANE_ANGSTROM = 0.3
 _DARK = 0.55
 
 
+def rendered(
+    draw: Callable[[Any], None], size: tuple[float, float], file_format: str = "svg", **subplots: Any
+) -> bytes:
+    """A file with what ``draw`` draws into axes, in the style of all pictures; the same data gives the same file."""
+    with mpl.rc_context(_STYLE):
+        canvas = Canvas(figsize=size, layout="constrained")
+        draw(canvas.subplots(**subplots))
+        buffer = io.BytesIO()
+        dated = {"Date": None} if file_format == "svg" else {}
+        canvas.savefig(buffer, format=file_format, dpi=160, metadata=dated)
+    return buffer.getvalue()
+
+
 def _drawn(
     size: tuple[float, float] = (4.8, 3.4), **subplots: Any
 ) -> Callable[[Callable[Concatenate[Any, P], None]], Callable[P, str]]:
@@ -66,12 +79,8 @@ def _drawn(
     def decorate(draw: Callable[Concatenate[Any, P], None]) -> Callable[P, str]:
         @wraps(draw)
         def drawing(*args: P.args, **kwargs: P.kwargs) -> str:
-            with mpl.rc_context(_STYLE):
-                canvas = Canvas(figsize=size, layout="constrained")
-                draw(canvas.subplots(**subplots), *args, **kwargs)
-                buffer = io.BytesIO()
-                canvas.savefig(buffer, format="svg", dpi=160, metadata={"Date": None})
-            return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
+            content = rendered(lambda axes: draw(axes, *args, **kwargs), size, **subplots)
+            return "data:image/svg+xml;base64," + base64.b64encode(content).decode()
 
         return drawing
 

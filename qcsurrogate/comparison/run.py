@@ -82,14 +82,19 @@ def compare(
     folder = _prepared_folder(Path(out))
     subjects = load_subjects(models)
     store = Store.open(data)
-    level = max(store.spec.method.grid_level, LOWEST_GRID_LEVEL)
-    settings = settings.model_copy(update={"density_grid_level": level})
+    settings = with_grid(settings, store)
     comparison, showcase = compare_subjects(subjects, store, settings, quiet=quiet)
     comparison = comparison.model_copy(update={"elapsed_s": time.perf_counter() - start})
     report = render_report(comparison, showcase)
     write_output(folder / METRICS_FILE_NAME, comparison.to_json().encode(), "the metrics")
     write_output(folder / REPORT_FILE_NAME, report.encode(), "the report")
     return comparison.model_dump(mode="json")
+
+
+def with_grid(settings: Settings, store: Store) -> Settings:
+    """The same settings, with the grid on which the densities of a store are compared."""
+    level = max(store.spec.method.grid_level, LOWEST_GRID_LEVEL)
+    return settings.model_copy(update={"density_grid_level": level})
 
 
 def compare_subjects(

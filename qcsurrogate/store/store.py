@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter, OrderedDict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -134,6 +134,21 @@ class Store:
     def __len__(self) -> int:
         """Number of complete records."""
         return int(self._complete.sum())
+
+    def training_on(self, keys: Iterable[str]) -> Store:
+        """The same store as if of its training split only these records were complete.
+
+        Raises:
+            StoreError: for a key that is not of a complete record of the training split.
+        """
+        wanted, own = set(keys), set(self.keys("train"))
+        if foreign := sorted(wanted - own):
+            raise StoreError(
+                f"'{self.path}' has no complete record with the key '{foreign[0]}' in its training split; expected "
+                "keys that `keys('train')` gives"
+            )
+        places = {key: place for key, place in self._places.items() if key in wanted or key not in own}
+        return replace(self, _places=places, _states=self._states | dict.fromkeys(own - wanted, "waiting"))
 
     def counts(self) -> dict[State, int]:
         """How many structures are in which state."""

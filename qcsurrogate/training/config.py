@@ -9,7 +9,9 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from qcsurrogate.errors import SpecError
 from qcsurrogate.files.nested import override, parse_override
+from qcsurrogate.files.presets import Preset, find_preset
 from qcsurrogate.files.yaml_model import read_yaml, validate
 
 HARMLESS_KEYS = frozenset({"checkpoint_every", "max_minutes", "patience", "tensorboard"})
@@ -71,10 +73,11 @@ class Origin(BaseModel):
 
 
 class RunConfig(BaseModel, Generic[Settings]):
-    """A whole run: the network, its training, and the model it begins with, if there is one."""
+    """A whole run: the network, its training, the preset they come from and the model it begins with, if any."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    preset: Annotated[str | None, Field(description="What is set nowhere else is as this preset has it.")] = None
     model: Settings
     training: TrainingConfig = TrainingConfig()
     origin: Annotated[Origin | None, Field(description="Written by --from: what is fine-tuned.")] = None
@@ -86,6 +89,8 @@ def load_run_config(
     overrides: Sequence[str] = (),
     *,
     model: Mapping[str, Any] | None = None,
+    presets: Mapping[str, Preset] | None = None,
+    preset: str | None = None,
 ) -> RunConfig[Settings]:
     """The configuration of a run.
 
@@ -93,17 +98,35 @@ def load_run_config(
         model_settings: the pydantic model of the ``model:`` section.
         path: a YAML file with sections ``model`` and ``training``; defaults without one.
         overrides: texts ``section.key=value``, the value in YAML; they win over the file.
-        model: settings of the network where the file does not say them, instead of the defaults.
+        model: settings of the network where neither preset nor file says them, instead of the defaults.
+        presets: those that may be asked for.
+        preset: name of one, unless file or overrides name it; file and overrides win over its values.
 
     Raises:
-        SpecError: if the file cannot be read, or for an unknown key or an impossible value.
+        SpecError: if the file cannot be read, for an unknown key, an impossible value or an
+            unknown preset, or if two presets are named.
     """
-    data = deepcopy(_merged({"model": model or {}}, {} if path is None else read_yaml(Path(path))))
     source = "the training options" if path is None else f"'{path}'"
-    for text in overrides:
-        override(data, *parse_override(text), source)
+    file = {} if path is None else read_yaml(Path(path))
+    changes = [parse_override(text) for text in overrides]
+    name = _preset_name({source: file.get("preset"), "--set": dict(changes).get("preset"), "--preset": preset})
+    data: dict[str, Any] = {"preset": name, "model": model or {}}
+    if isinstance(name, str):
+        data = _merged(data, find_preset(presets or {}, name).model_dump(include={"model", "training"}))
+    data = deepcopy(_merged(data, {key: value for key, value in file.items() if key != "preset"}))
+    for key, value in changes:
+        override(data, key, value, source)
     config_type: type[RunConfig[Settings]] = RunConfig[model_settings]  # type: ignore[valid-type]
     return validate(config_type, data, source)
+
+
+def _preset_name(named: Mapping[str, Any]) -> Any:
+    """The one preset that is named, if there is one."""
+    (first, name), *others = [(where, name) for where, name in named.items() if name is not None] or [("", None)]
+    for where, other in others:
+        if other != name:
+            raise SpecError(f"{first} has the preset '{name}', {where} the preset '{other}'; expected one of them")
+    return name
 
 
 def _merged(first: Mapping[str, Any], then: Mapping[str, Any]) -> dict[str, Any]:

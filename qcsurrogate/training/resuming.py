@@ -69,6 +69,7 @@ def with_new_defaults(earlier: dict[str, Any], config: RunConfig[Any]) -> dict[s
     """A configuration of an older version: a key it did not know has its default."""
     try:
         return {
+            "preset": earlier.get("preset"),
             "model": plain(type(config.model).model_validate(earlier["model"])),
             "training": plain(TrainingConfig.model_validate(earlier["training"])),
             "origin": earlier.get("origin"),

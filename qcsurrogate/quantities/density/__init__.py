@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 
 from qcsurrogate.basis import BasisSet
+from qcsurrogate.files.presets import Preset, read_presets
 from qcsurrogate.models.build import readable, validated, with_neighbours
 from qcsurrogate.models.files import ModelMetadata
 from qcsurrogate.models.settings import DensitySettings
@@ -30,7 +32,9 @@ class Density(Quantity):
     prediction: ClassVar[type[DensityPrediction]] = DensityPrediction
     units: ClassVar[Mapping[str, str]] = {"density_coefficients": "e bohr^-1.5", "density": "e bohr^-3"}
     settings: ClassVar[type[DensitySettings]] = DensitySettings
+    presets: ClassVar[Mapping[str, Preset]] = read_presets(Path(__file__).parent)
     ranking: ClassVar[tuple[str, ...]] = ("density_nmae", "dipole_error", "density_nmae_network")
+    floors: ClassVar[Mapping[str, str]] = {f: f"{f}_fit_floor" for f in ("density_nmae", "dipole_error")}
 
     def read_labels(
         self,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 
 from qcsurrogate.basis import BasisSet
+from qcsurrogate.files.presets import Preset, read_presets
 from qcsurrogate.models.build import readable, validated, with_neighbours
 from qcsurrogate.models.files import ModelMetadata
 from qcsurrogate.models.settings import HamiltonianSettings
@@ -29,6 +31,7 @@ class Hamiltonian(Quantity):
     prediction: ClassVar[type[HamiltonianPrediction]] = HamiltonianPrediction
     units: ClassVar[Mapping[str, str]] = {"hamiltonian": "hartree"}
     settings: ClassVar[type[HamiltonianSettings]] = HamiltonianSettings
+    presets: ClassVar[Mapping[str, Preset]] = read_presets(Path(__file__).parent)
     validation_unit: ClassVar[str] = "hartree"
     ranking: ClassVar[tuple[str, ...]] = ("hamiltonian_mae", "gap_error", "density_nmae", "dipole_error")
 
