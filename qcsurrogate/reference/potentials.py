@@ -22,6 +22,7 @@ from pyscf.gto import Mole
 
 from qcsurrogate.basis import BasisSet
 from qcsurrogate.errors import BasisError
+from qcsurrogate.reference.overlapping import ThreeCentreIntegrals
 from qcsurrogate.structures import Structure
 
 _SMOOTHEST = 0.1
@@ -37,7 +38,7 @@ _SMOOTH = ((0, 0.2), (0, 0.8), (1, 0.4))
 30 the potential on atoms is no better (22.5 and 23.2 mEh of 36.7 are left over for small QM9 molecules)."""
 
 _PARTS = ("exponents", "charges", "electrons")
-_MOST_BYTES = 2**27
+_MOST_BYTES = 2**29
 _MOST_EXPONENTS = 64
 _LARGEST = 1e6
 
@@ -87,8 +88,7 @@ def potential_hamiltonian(mol: Mole, potentials: AtomicPotentials) -> NDArray[np
         if z not in potentials:
             raise BasisError(f"no atomic potential for {chemical_symbols[z]}; expected one for every element")
         shells.append((mol.atom_coord(atom), potentials[z].exponents, potentials[z].charges))
-    repulsion = _repulsion(mol, shells, np.zeros(len(shells), np.int64), 1)[0]
-    return core_hamiltonian(mol) + _unpacked(repulsion, mol.nao)
+    return core_hamiltonian(mol) + _repulsion(mol, shells, np.zeros(len(shells), np.int64), 1)[0]
 
 
 def charge_hamiltonian(mol: Mole, charges: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -99,7 +99,7 @@ def charge_hamiltonian(mol: Mole, charges: NDArray[np.float64]) -> NDArray[np.fl
         charges: (n_atoms,) of each atom, e; spread over a Gaussian as wide as a valence shell.
     """
     missing = _valence_charges(mol, -charges)
-    return _unpacked(_repulsion(mol, missing, np.zeros(len(missing), np.int64), 1)[0], mol.nao)
+    return _repulsion(mol, missing, np.zeros(len(missing), np.int64), 1)[0]
 
 
 def response_hamiltonian(mol: Mole, potentials: AtomicPotentials, density: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -116,18 +116,15 @@ def response_hamiltonian(mol: Mole, potentials: AtomicPotentials, density: NDArr
     fitted = _smooth_mol(mol)
     atoms = [(mol.atom_coord(i), potentials[z].exponents, potentials[z].electrons) for i, z in _numbered(mol)]
     moments = -_coulomb(fitted, _charges_mol(atoms)).sum(1)
-    weights = _packed_density(density)
-    steps = _steps(mol, fitted.nbas)
-    integrals = (_three_centre(mol, fitted, part) for part in steps)
-    kept = list(integrals) if len(steps) == 1 else None  # of a large molecule they are made twice
-    place = fitted.ao_loc_nr()
-    for part, block in zip(steps, kept or (_three_centre(mol, fitted, part) for part in steps), strict=True):
-        moments[place[part[0]] : place[part[1]]] += weights @ block
+    integrals = ThreeCentreIntegrals(mol, fitted)
+    blocks = list(integrals) if integrals.n_bytes <= _MOST_BYTES else integrals  # of a large molecule made twice
+    for pairs, values in blocks:
+        moments += (density[pairs.first, pairs.second] * pairs.multiplicity) @ values
     coefficients = np.linalg.solve(_coulomb(fitted, fitted), moments)
-    total = np.zeros(len(weights))
-    for part, block in zip(steps, kept or (_three_centre(mol, fitted, part) for part in steps), strict=True):
-        total += block @ coefficients[place[part[0]] : place[part[1]]]
-    return _unpacked(total, mol.nao)
+    total = np.zeros((mol.nao, mol.nao))
+    for pairs, values in blocks:
+        pairs.put(total, values @ coefficients)
+    return total
 
 
 def _numbered(mol: Mole) -> list[tuple[int, int]]:
@@ -138,29 +135,10 @@ def _valence_charges(mol: Mole, electrons: NDArray[np.float64]) -> list[Shell]:
     return [(mol.atom_coord(i), np.array([_VALENCE]), np.array([n])) for i, n in enumerate(electrons)]
 
 
-def _packed_density(density: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(n_ao (n_ao + 1) / 2,) weights with which a packed matrix gives its trace with a density matrix."""
-    rows, columns = np.tril_indices(len(density))
-    return density[rows, columns] * np.where(rows == columns, 1.0, 2.0)
-
-
 def _coulomb(one: Mole, other: Mole) -> NDArray[np.float64]:
     """(n_one, n_other) repulsion of Gaussian charge distributions, Hartree."""
     both = gto.conc_mol(one, other)
     return np.asarray(both.intor("int2c2e", shls_slice=(0, one.nbas, one.nbas, both.nbas)))
-
-
-def _three_centre(mol: Mole, charges: Mole, part: tuple[int, int]) -> NDArray[np.float64]:
-    """(n_ao (n_ao + 1) / 2, n) repulsion of pairs of orbitals by some of the charge distributions."""
-    both = gto.conc_mol(mol, charges)
-    slices = (0, mol.nbas, 0, mol.nbas, mol.nbas + part[0], mol.nbas + part[1])
-    return np.asarray(both.intor("int3c2e", aosym="s2ij", shls_slice=slices))
-
-
-def _steps(mol: Mole, n_shells: int) -> list[tuple[int, int]]:
-    """Parts of shells whose three-centre integrals fit into memory."""
-    step = max(1, _MOST_BYTES // (8 * 3 * (mol.nao * (mol.nao + 1) // 2)))
-    return [(first, min(first + step, n_shells)) for first in range(0, n_shells, step)]
 
 
 def fit_potentials(
@@ -193,13 +171,13 @@ def fit_potentials(
             for k, exponent in enumerate(exponents[z]):
                 shells.append((position, np.array([exponent]), np.ones(1)))
                 columns.append(starts[elements.index(z)] + k)
-        packed = _repulsion(mol, shells, np.array(columns), n)
+        repulsion = _repulsion(mol, shells, np.array(columns), n)
         missing = np.full(len(structure), structure.charge / len(structure))
         target = hamiltonian - core_hamiltonian(mol) - charge_hamiltonian(mol, missing)
 
         values, vectors = np.linalg.eigh(mol.intor_symmetric("int1e_ovlp"))
         inverse_root = (vectors * values**-0.5) @ vectors.T
-        matrices = [*(_unpacked(row, mol.nao) for row in packed), target]
+        matrices = [*repulsion, target]
         features = np.reshape([inverse_root @ matrix @ inverse_root for matrix in matrices], (n + 1, -1))
         normal[0] += features[:n] @ features[:n].T
         right[0] += features[:n] @ features[n]
@@ -208,7 +186,7 @@ def fit_potentials(
         sums[columns, np.arange(len(shells))] = 1.0
         own, spread = _charges_mol(shells), _charges_mol(_valence_charges(mol, missing))
         normal[1] += sums @ _coulomb(own, own) @ sums.T
-        right[1] += packed @ _packed_density(density) + sums @ _coulomb(own, spread).sum(1)
+        right[1] += repulsion.reshape(n, -1) @ density.ravel() + sums @ _coulomb(own, spread).sum(1)
         seen.update(structure.atomic_numbers.tolist())
     neutral = np.zeros((len(elements), n))
     for i in range(len(elements)):
@@ -276,7 +254,7 @@ def _repulsion(
     columns: NDArray[np.int64],
     n_columns: int,
 ) -> NDArray[np.float64]:
-    """(n_columns, n_ao (n_ao + 1) / 2) repulsion by Gaussian charges, those of one column added up.
+    """(n_columns, n_ao, n_ao) repulsion by Gaussian charges, those of one column added up.
 
     Args:
         mol: the molecule.
@@ -284,10 +262,12 @@ def _repulsion(
         columns: (n_shells,) where each belongs.
         n_columns: how many there are.
     """
-    total = np.zeros((n_columns, mol.nao * (mol.nao + 1) // 2))
-    charges = _charges_mol(shells)
-    for first, end in _steps(mol, len(shells)):
-        np.add.at(total, columns[first:end], _three_centre(mol, charges, (first, end)).T)
+    total = np.zeros((n_columns, mol.nao, mol.nao))
+    sums = np.zeros((len(shells), n_columns))
+    sums[np.arange(len(shells)), columns] = 1.0
+    for pairs, values in ThreeCentreIntegrals(mol, _charges_mol(shells)):
+        for matrix, column in zip(total, (values @ sums).T, strict=True):
+            pairs.put(matrix, column)
     return total
 
 
@@ -323,11 +303,3 @@ def _gaussians(
     fake = gto.Mole()
     fake._atm, fake._bas, fake._env, fake._built = atm, bas, np.concatenate(env), True
     return fake
-
-
-def _unpacked(triangle: NDArray[np.float64], n: int) -> NDArray[np.float64]:
-    matrix = np.empty((n, n))
-    rows, columns = np.tril_indices(n)
-    matrix[rows, columns] = triangle
-    matrix[columns, rows] = triangle
-    return matrix

@@ -57,9 +57,10 @@ H 2.2518 1.0765 0.8843; H 0.4041 2.5758 0.4620; H -1.8490 1.5354 0.3909; H -1.18
 _PARTS: tuple[tuple[Any, str, str], ...] = (
     (GraphSettings, "graph", "graph"),
     (hamiltonian, "collate", "graph"),
-    (BasisSet, "build_mol", "integrals"),
-    (gto.Mole, "intor", "integrals"),
-    (orthogonal, "potential_hamiltonian", "integrals"),
+    (BasisSet, "build_mol", "integrals of T, V and S"),
+    (gto.Mole, "intor", "integrals of T, V and S"),
+    (orthogonal, "potential_hamiltonian", "integrals of H0"),
+    (orthogonal, "response_hamiltonian", "integrals of its response"),
     (hamiltonian.HamiltonianModel, "starting_points", "products in the orthogonalised basis"),
     (orthogonal.StartingPoint, "hamiltonian", "products in the orthogonalised basis"),
     (np.linalg, "eigh", "S^-1/2 and H0 diagonalisation"),
