@@ -238,14 +238,14 @@ def _settled(
     preset: str | None,
 ) -> RunConfig[Any]:
     """The settings of all runs: those of the folder, which may not change, or new ones."""
-    own = folder / CONFIG_NAME
+    own, study = folder / CONFIG_NAME, folder / STUDY_NAME
+    if own.is_file() and not study.is_file():
+        raise TrainingError(f"'{folder}' holds a training run and no learning curve; expected another folder")
     source = own if config is None and own.is_file() else config
     run = load_run_config(quantity.settings, source, overrides, presets=quantity.presets, preset=preset)
     if run.origin is not None:
         raise SpecError(f"'{source}': origin: models of a learning curve begin with random weights; leave it out")
-    if (folder / STUDY_NAME).is_file() and (
-        changes := differences(read_json(folder / STUDY_NAME), _identity(quantity, store))
-    ):
+    if study.is_file() and (changes := differences(read_json(study), _identity(quantity, store))):
         raise TrainingError(
             f"'{folder}' holds the learning curve of another quantity or of other data ({changes[0][:200]}); expected "
             "the same to go on: choose another folder"

@@ -115,6 +115,8 @@ def test_another_study_needs_another_folder(tiny_store: Path, tmp_path: Path) ->
         toy_curve(tiny_store, out, [2, 3], overrides=["training.steps=3"])
     with pytest.raises(TrainingError, match=r"another quantity or of other data \(kind: 'toy_energy' -> 'density'\)"):
         learning_curve("density", tiny_store, out, sizes=[2], config=tmp_path_config(tmp_path), quiet=True)
+    with pytest.raises(TrainingError, match="holds a training run and no learning curve; expected another folder"):
+        toy_curve(tiny_store, out / "seed_0/size_2", [2])
     keys = out / "seed_0/keys.json"
     keys.write_text(keys.read_text().replace(Store.open(tiny_store).keys("train")[0], "nothing"))
     with pytest.raises(TrainingError, match=r"keys\.json' does not hold the keys of the training split"):

@@ -107,6 +107,15 @@ def test_a_preset_given_later_is_another_configuration(tiny_store: Path, tiny_ru
         train_surrogate("density", tiny_store, tiny_runs["density"], preset="small", quiet=True)
 
 
+def test_what_is_fine_tuned_keeps_its_network(tiny_store: Path, tiny_runs: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(
+        TrainingError, match=r"other settings of the network \(model\.encoder\.message_cutoff: 10\.0 -> 7"
+    ):
+        train_surrogate(
+            "density", tiny_store, tmp_path / "run", preset="small", origin=tiny_runs["density"], quiet=True
+        )
+
+
 def test_the_command_line_knows_presets(tiny_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         cli.main(["train", "--help"])
