@@ -117,9 +117,9 @@ class _Fitter:
     def __init__(self, mol: Mole, basis: BasisSet, penalty: float) -> None:
         self.mol, self.structure = mol, Structure.from_pyscf(mol)
         self.aux = basis.build_mol(self.structure)
-        metric = self.aux.intor("int2c2e_sph", aosym="s1")
+        metric = self.aux.intor("int2c2e_sph", hermi=1)
         self.transform = atom_orthonormal_transform(self.aux, metric)
-        system = self.transform.T @ metric @ self.transform
+        system = _transformed(metric, self.transform, self.aux.aoslice_by_atom()[:, 2:])
         system[np.diag_indices_from(system)] += penalty
         try:
             self.factor = scipy.linalg.cho_factor(system, lower=True)
@@ -169,6 +169,23 @@ def atom_orthonormal_transform(aux: Mole, metric: NDArray[np.float64]) -> NDArra
             for m in range(2 * l + 1):
                 transform[np.ix_(index + m, index + m)] = root
     return transform
+
+
+def _transformed(
+    metric: NDArray[np.float64], transform: NDArray[np.float64], atoms: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """transform^T metric transform for a transform that mixes functions of one atom only.
+
+    Args:
+        metric, transform: (n_aux, n_aux).
+        atoms: (n_atoms, 2) first function of every atom and the one after its last.
+    """
+    system = metric.copy()
+    for first, end in atoms.tolist():
+        system[:, first:end] = system[:, first:end] @ transform[first:end, first:end]
+    for first, end in atoms.tolist():
+        system[first:end] = transform[first:end, first:end].T @ system[first:end]
+    return system
 
 
 def _coulomb_with_density(mol: Mole, aux: Mole, density_matrix: NDArray[np.float64]) -> NDArray[np.float64]:
