@@ -139,9 +139,9 @@ def test_the_comment_is_read_in_linear_time(tmp_path: Path) -> None:
     path = tmp_path / "a.xyz"
     for comment in ("=" + "a" * 900_000, 'a="' * 300_000, "a='\\" * 200_000, "a={" * 300_000, "gdb 1" + " 1" * 400_000):
         path.write_text(f"1\n{comment}\nHe 0 0 0\n")
-        start = time.monotonic()
+        start = time.process_time()
         assert len(read_structures(path)) == 1
-        assert time.monotonic() - start < 2.0
+        assert time.process_time() - start < 2.0
 
 
 @pytest.mark.parametrize(
