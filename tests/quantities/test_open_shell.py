@@ -22,12 +22,13 @@ from qcsurrogate.cli import main
 from qcsurrogate.comparison.measure import Reference
 from qcsurrogate.comparison.run import compare
 from qcsurrogate.comparison.subjects import check_domain, load_subjects
+from qcsurrogate.data.potentials import potentials_of
 from qcsurrogate.errors import BasisError, DomainError, StoreError, TrainingError
 from qcsurrogate.generation import generate
 from qcsurrogate.models.settings import HamiltonianSettings
 from qcsurrogate.pipeline import train_surrogate
 from qcsurrogate.quantities.hamiltonian.judge import HamiltonianJudge
-from qcsurrogate.quantities.hamiltonian.labels import HamiltonianDataset, potentials_of
+from qcsurrogate.quantities.hamiltonian.labels import HamiltonianDataset
 from qcsurrogate.quantities.hamiltonian.model import HamiltonianModel
 from qcsurrogate.quantities.hamiltonian.prediction import HamiltonianPrediction
 from qcsurrogate.reference.evaluation import evaluate_once

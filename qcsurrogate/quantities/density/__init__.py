@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 
 from qcsurrogate.basis import BasisSet
+from qcsurrogate.data.potentials import potentials_of
 from qcsurrogate.files.presets import Preset, read_presets
 from qcsurrogate.models.build import readable, validated, with_neighbours
 from qcsurrogate.models.files import ModelMetadata
@@ -19,7 +20,6 @@ from qcsurrogate.quantities.density.model import DensityModel
 from qcsurrogate.quantities.density.prediction import DensityPrediction
 from qcsurrogate.quantities.density.start import StartingDensity
 from qcsurrogate.quantities.density.surrogate import DensitySurrogate
-from qcsurrogate.quantities.hamiltonian.labels import potentials_of
 from qcsurrogate.registry import Quantity
 from qcsurrogate.store.spec import SplitName
 from qcsurrogate.store.store import Store

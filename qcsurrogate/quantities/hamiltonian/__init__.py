@@ -9,12 +9,13 @@ from typing import Any, ClassVar
 import torch
 
 from qcsurrogate.basis import BasisSet
+from qcsurrogate.data.potentials import potentials_of
 from qcsurrogate.files.presets import Preset, read_presets
 from qcsurrogate.models.build import readable, validated, with_neighbours
 from qcsurrogate.models.files import ModelMetadata
 from qcsurrogate.models.settings import HamiltonianSettings
 from qcsurrogate.quantities.hamiltonian.judge import HamiltonianJudge
-from qcsurrogate.quantities.hamiltonian.labels import HamiltonianDataset, potentials_of
+from qcsurrogate.quantities.hamiltonian.labels import HamiltonianDataset
 from qcsurrogate.quantities.hamiltonian.model import HamiltonianModel
 from qcsurrogate.quantities.hamiltonian.prediction import HamiltonianPrediction
 from qcsurrogate.quantities.hamiltonian.surrogate import HamiltonianSurrogate

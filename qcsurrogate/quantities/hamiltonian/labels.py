@@ -17,12 +17,9 @@ from qcsurrogate.data.graphs import Graph, GraphSettings, PairKind, collate
 from qcsurrogate.data.matrices import MatrixPlaces
 from qcsurrogate.models.uncertainty import spread_over
 from qcsurrogate.reference.orthogonal import StartingPoint, each_spin
-from qcsurrogate.reference.potentials import AtomicPotential, AtomicPotentials, fit_potentials
+from qcsurrogate.reference.potentials import AtomicPotential, AtomicPotentials
 from qcsurrogate.store.spec import SplitName
 from qcsurrogate.store.store import Store
-
-MOLECULES_TO_FIT = 48
-"""Training molecules from which the charges of H0 are found: about ten numbers for each element."""
 
 MOLECULES_TO_CALIBRATE = 32
 """Validation molecules on whose orbital energies expected errors are calibrated."""
@@ -222,21 +219,6 @@ class HamiltonianDataset(InMemoryDataset[HamiltonianSample]):
             sum(s.n_elements for s in chosen),
             sum(s.neglected for s in chosen),
         )
-
-
-def potentials_of(store: Store, elements: Sequence[int]) -> dict[int, AtomicPotential]:
-    """The potentials of H0, fitted to molecules that are spread over the training split of a store."""
-    keys, _ = read_split(store, "train", progress=False, unrestricted=True)
-    basis = store.spec.method.orbital_basis(elements)
-    chosen = [keys[i] for i in np.unique(np.linspace(0, len(keys) - 1, MOLECULES_TO_FIT).round().astype(int))]
-    known: set[int] = set()
-    for key in chosen:
-        known.update(store.structure(key).atomic_numbers.tolist())
-    for key in keys:  # a rare element is fitted too
-        if not known.issuperset(own := store.structure(key).atomic_numbers.tolist()):
-            chosen.append(key)
-            known.update(own)
-    return fit_potentials(((r.structure, r.hamiltonian, r.density_matrix) for r in store.read_many(chosen)), basis)
 
 
 def _neglected(matrix: NDArray[np.float64], graph: Graph, basis: BasisSet) -> float:
