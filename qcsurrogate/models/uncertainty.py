@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import numpy as np
 import torch
@@ -27,6 +27,9 @@ from torch import Tensor, nn
 
 from qcsurrogate.data.graphs import Graph
 from qcsurrogate.models.statistics import Float64Buffers
+
+if TYPE_CHECKING:
+    from qcsurrogate.models.base import SurrogateModel
 
 RIDGE: Final = 1e-3
 """In units of the mean |f|^2: so much of a block is taken to have been seen in every direction."""
@@ -309,10 +312,14 @@ def spread_over(n: int, most: int) -> list[int]:
     return np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(int)).tolist() if n else []
 
 
-def in_batches(
-    data: Any, indices: Sequence[int], size: int, device: torch.device
-) -> Iterator[tuple[Sequence[int], Any]]:
-    """Batches of some molecules of a data set, with their indices."""
+def passes(
+    model: SurrogateModel, modules: Mapping[str, nn.Module], data: Any, indices: Sequence[int], size: int
+) -> Iterator[tuple[Sequence[int], Any, Watched]]:
+    """Batches of some molecules, with their indices and what was watched while the model went over them."""
+    device = next(model.parameters()).device
     for start in range(0, len(indices), size):
         chosen = indices[start : start + size]
-        yield chosen, data.batch(chosen).to(device)
+        batch = data.batch(chosen).to(device)
+        with watched(model, modules) as seen:
+            model.errors(batch)
+        yield chosen, batch, seen

@@ -25,7 +25,7 @@ from qcsurrogate.models.uncertainty import (
     Blocks,
     ErrorModel,
     Watched,
-    in_batches,
+    passes,
     spread_over,
     watched,
 )
@@ -99,13 +99,9 @@ def fit_errors(model: DensityModel, training: DensityDataset, validation: Densit
         training, validation: its data.
         size: molecules at a time.
     """
-    device = model.encoder.embedding.weight.device
 
     def passed(data: DensityDataset, indices: Sequence[int]) -> Iterator[tuple[Sequence[int], Any, Watched]]:
-        for chosen, batch in in_batches(data, indices, size, device):
-            with watched(model, hidden(model)) as seen:
-                model.errors(batch)
-            yield chosen, batch, seen
+        return passes(model, hidden(model), data, indices, size)
 
     known: list[tuple[Blocks, Tensor]] = []
     for _, batch, seen in passed(

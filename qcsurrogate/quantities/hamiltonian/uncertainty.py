@@ -26,7 +26,7 @@ from qcsurrogate.models.uncertainty import (
     Blocks,
     ErrorModel,
     Watched,
-    in_batches,
+    passes,
     places,
     spread_over,
     watched,
@@ -121,10 +121,7 @@ def fit_errors(
     device, basis = model.encoder.embedding.weight.device, model.orbital_basis
 
     def passed(data: HamiltonianDataset, indices: Sequence[int]) -> Iterator[tuple[Sequence[int], Any, Watched]]:
-        for chosen, batch in in_batches(data, indices, size, device):
-            with watched(model, hidden(model)) as seen:
-                model.errors(batch)
-            yield chosen, batch, seen
+        return passes(model, hidden(model), data, indices, size)
 
     known: list[tuple[Blocks, Tensor]] = []
     molecules: list[tuple[Graph, list[Blocks], list[tuple[int, Array, Array]]]] = []
