@@ -7,9 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qcsurrogate.data.graphs import GraphSettings
-from qcsurrogate.errors import RecordError, StoreError
-from qcsurrogate.quantities.density.labels import DensityDataset
+from qcsurrogate.errors import RecordError
 from qcsurrogate.reference.atoms import free_atoms
 from qcsurrogate.reference.compute import check_record, compute_reference
 from qcsurrogate.reference.record import FIELD, FIELDS, OPEN_SHELL_FIELDS
@@ -18,7 +16,6 @@ from qcsurrogate.sources.kinds import DisplacementSource, Equilibrium
 from qcsurrogate.store.plan import make_plan
 from qcsurrogate.store.shards import read_records, stored_fields, write_records
 from qcsurrogate.store.spec import DataSpec, RandomSplit
-from qcsurrogate.store.store import Store
 from qcsurrogate.structures import Structure
 from tests.store import fakes
 
@@ -114,15 +111,3 @@ def test_every_setting_has_its_place_in_the_key() -> None:
     """One that was added later enters only where it differs from its default; those of the first version always do."""
     added = {"spin_treatment", "density_fit", "search", "stability", "backend", "allow_cpu_fallback"}
     assert set(Method.model_fields) - set(Method().key_content()) == added
-
-
-def test_density_models_do_not_learn_from_unrestricted_stores(
-    store_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store = Store.open(store_path)
-    settings = GraphSettings(l_max=2, message_cutoff=5.0)
-    assert len(DensityDataset.from_store(store, "train", settings)) == 5
-    unrestricted = store.spec.model_copy(update={"method": OPEN_SHELL})
-    monkeypatch.setattr(Store, "spec", property(lambda _: unrestricted))
-    with pytest.raises(StoreError, match=r"holds unrestricted Kohn-Sham references.*this kind of model learns only"):
-        DensityDataset.from_store(store, "train", settings)
