@@ -186,17 +186,15 @@ def test_perfect_predictions_are_at_the_floor(run: Path, store: Store, records: 
         doubled = replace(perfect, spin_density_coefficients=2.0 * perfect.spin_density_coefficients)
         spin = record.structure.spin
         assert judge.measure(doubled, reference, on_grid=False)["unpaired_electrons_error"] == pytest.approx(spin)
-        assert (values["spin_density_nmae"] > 0) == (spin > 0)
+        assert (values["spin_density_nmae"] > 0.1) == (spin > 0)
 
 
 def test_what_must_not_be_mixed_is_refused(
     run: Path, store: Store, tiny_store: Path, tiny_runs: dict[str, Path], tmp_path: Path
 ) -> None:
     start = ["model.start=free_atoms", *SHORT_TRAINING]
-    words = (
-        r"free atoms say nothing of charge and spin, .* unrestricted references of molecules of charge -1 and spin 0, "
-    )
-    with pytest.raises(SpecError, match=words + r".*; expected closed shells of one charge: take model.start = h0"):
+    words = r"free atoms say nothing of charge and spin, .* holds unrestricted references of charge -1 and spin 0, .*; "
+    with pytest.raises(SpecError, match=words + "expected restricted ones of one charge: take model.start = h0"):
         train_surrogate("density", store.path, tmp_path / "free", overrides=start, quiet=True)
     with pytest.raises(TrainingError, match=r"learnt from restricted Kohn-Sham, the store .* is unrestricted"):
         train_surrogate("density", store.path, tmp_path / "tuned", origin=tiny_runs["density"], quiet=True)
