@@ -11,7 +11,7 @@ from qcsurrogate.errors import RecordError
 from qcsurrogate.reference.atoms import free_atoms
 from qcsurrogate.reference.compute import check_record, compute_reference
 from qcsurrogate.reference.record import FIELD, FIELDS, OPEN_SHELL_FIELDS
-from qcsurrogate.reference.settings import Method, Targets
+from qcsurrogate.reference.settings import EvenTempered, Method, Targets
 from qcsurrogate.sources.kinds import DisplacementSource, Equilibrium
 from qcsurrogate.store.plan import make_plan
 from qcsurrogate.store.shards import read_records, stored_fields, write_records
@@ -103,8 +103,20 @@ def test_keys_know_what_is_computed_not_where() -> None:
         key(search="first"),
         key(stability=True),
         key(conv_tol=1e-9),
+        key(auxiliary_basis=EvenTempered(even_tempered_beta=1.8)),
+        key(auxiliary_basis=EvenTempered(even_tempered_beta=1.8, diffuse=1)),
+        key(auxiliary_basis=EvenTempered(even_tempered_beta=1.8, higher_l=1)),
     ]
     assert len({*same, *different}) == 1 + len(different)
+
+
+def test_an_auxiliary_basis_to_which_nothing_is_added_is_written_as_it_was() -> None:
+    plain = Method(auxiliary_basis=EvenTempered(even_tempered_beta=1.8, diffuse=0))
+    assert plain.key_content()["auxiliary_basis"] == {"even_tempered_beta": 1.8}
+    added = Method(auxiliary_basis=EvenTempered(even_tempered_beta=1.6, diffuse=2, higher_l=1))
+    written = {"even_tempered_beta": 1.6, "diffuse": 2, "higher_l": 1}
+    assert added.key_content()["auxiliary_basis"] == added.model_dump(mode="json")["auxiliary_basis"] == written
+    assert Method.model_validate_json(added.model_dump_json()) == added
 
 
 def test_every_setting_has_its_place_in_the_key() -> None:
