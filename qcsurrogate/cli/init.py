@@ -32,7 +32,7 @@ _SETTINGS: Mapping[str, _Lines] = {
     "method": (
         ("xc", None, "functional by PySCF's name, as b3lyp or b3lyp-d3bj"),
         ("basis", None, "by PySCF's name; spherical, all-electron"),
-        ("auxiliary_basis", None, "expands the density, smaller is finer; add diffuse: 1, higher_l: 1 to halve its error"),
+        ("auxiliary_basis", None, "expands the density; smaller is finer, and so are diffuse: 1, higher_l: 1"),
         ("charge", None, "where the file does not say"),
         ("spin", None, "unpaired electrons, where the file does not say"),
         ("spin_treatment", None, "restricted: closed shells only; unrestricted: any charge and spin"),
