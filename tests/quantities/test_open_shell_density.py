@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from qcsurrogate.data.graphs import GraphSettings
 from qcsurrogate.data.potentials import potentials_of
 from qcsurrogate.density.expansion import complete_basis, complete_coefficients, complete_spin_coefficients
 from qcsurrogate.errors import BasisError, DomainError, SpecError, StoreError, TrainingError
+from qcsurrogate.files.yaml_model import parse_yaml
 from qcsurrogate.pipeline import train_surrogate
 from qcsurrogate.quantities.density.judge import DensityJudge
 from qcsurrogate.quantities.density.labels import DensityDataset
@@ -31,6 +33,7 @@ from qcsurrogate.quantities.density.prediction import DensityPrediction
 from qcsurrogate.quantities.density.start import StartingDensity
 from qcsurrogate.reference.density_fit import charges
 from qcsurrogate.reference.record import ReferenceRecord
+from qcsurrogate.reference.settings import Method
 from qcsurrogate.store.store import Store
 from qcsurrogate.structures import Structure
 from qcsurrogate.units import ANGSTROM_PER_BOHR
@@ -162,13 +165,28 @@ def test_the_command_line_predicts_open_shells(run: Path, folder: Path, tmp_path
         assert entry["unpaired_electrons"] == pytest.approx(entry["spin"], abs=1e-9)
 
 
+def test_the_page_on_densities_says_what_works(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "densities.md").read_text(encoding="utf-8")
+    (method,) = re.findall(r"```yaml\n(.*?)```", page, flags=re.DOTALL)
+    assert Method.model_validate(parse_yaml(method, "densities.md")["method"]).density_basis([1, 6]).l_max == 6
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "density").symlink_to(run)
+    monkeypatch.chdir(tmp_path)
+    (snippet,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(compile(snippet, "densities.md", "exec"), names)
+    assert names["p"].electron_count == pytest.approx(8.0, abs=1e-9)
+    assert names["p"].unpaired_electrons == pytest.approx(2.0, abs=1e-9)
+    assert (tmp_path / "spin.cube").is_file()
+
+
 def test_both_densities_are_compared(run: Path, store: Store, tmp_path: Path) -> None:
-    result = compare([run], store.path, tmp_path / "report", split="train", limit=3, scf_molecules=0, quiet=True)
+    result = compare([run], store.path, tmp_path / "report", split="train", limit=2, scf_molecules=0, quiet=True)
     assert not result["failures"]
     figures = result["metrics"]["density"]
     for name in ("density_nmae", "spin_density_nmae"):
         for part in ("", "_fit_floor", "_network"):
-            assert figures[f"{name}{part}"]["count"] == 3
+            assert figures[f"{name}{part}"]["count"] == 2
             assert figures[f"{name}{part}"]["mean"] > 0
     assert figures["unpaired_electrons_error"]["max"] < 1e-9
     assert figures["electron_count_error"]["max"] < 1e-9
