@@ -136,8 +136,6 @@ class _Fitter:
         return self._fit(target, self.structure.n_electrons - float(self.structure.atomic_numbers.sum()))
 
     def spin(self, spin_density_matrix: NDArray[np.float64]) -> FittedDensity:
-        if not spin_density_matrix.any():  # a closed shell: no integrals are needed
-            return self._fit(np.zeros(self.aux.nao), float(self.structure.spin))
         return self._fit(_coulomb_with_density(self.mol, self.aux, spin_density_matrix), float(self.structure.spin))
 
     def _fit(self, target: NDArray[np.float64], integral: float) -> FittedDensity:

@@ -46,6 +46,9 @@ class StartingDensity:
         mol = orbital.build_mol(structure)
         if not unrestricted:
             return fit_density(mol, auxiliary, density, self.atoms).coefficients
+        if not density[1].any():  # a closed shell
+            found = fit_density(mol, auxiliary, density[0], self.atoms).coefficients
+            return np.stack([found, np.zeros_like(found)])
         total, spin = fit_densities(mol, auxiliary, density[0], density[1], self.atoms)
         return np.stack([total.coefficients, spin.coefficients])
 
