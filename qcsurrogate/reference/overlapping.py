@@ -22,6 +22,8 @@ CUTOFF = 40.0
 """ab/(a+b) r^2 of primitives whose product is nothing: the smallest that libcint takes, by default it is 60."""
 
 _SHELLS_TOGETHER = 40
+_MOST_TOGETHER = 2**18
+"""Integrals at once: what the cache of a core holds."""
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -167,7 +169,8 @@ class ThreeCentreIntegrals:
         self._optimizer = make_cintopt(self._atm, bas[0], self._env, "int3c2e_sph")
         place = charges[0].ao_loc_nr()
         self._functions = np.concatenate([np.arange(place[row], place[row + 1]) for row in rows])
-        self._parts = list(_parts(pairs, np.searchsorted(rank[atoms][rows], np.arange(len(order) + 1)), order, detail))
+        ends = np.searchsorted(rank[atoms][rows], np.arange(len(order) + 1))
+        self._parts = list(_parts(pairs, ends, order, detail, len(self._functions) / len(order)))
         self._n_orbital, self._n_charges, self._finest = len(bas[0]), len(rows), len(charges)
 
     @property
@@ -198,7 +201,7 @@ class ThreeCentreIntegrals:
 
 
 def _parts(
-    pairs: OverlappingPairs, shells: Indices, order: Indices, detail: NDArray[np.int8] | None
+    pairs: OverlappingPairs, shells: Indices, order: Indices, detail: NDArray[np.int8] | None, functions: float
 ) -> Iterator[tuple[PairBlock, int, int, int]]:
     """Blocks of pairs with the first and the end of neighbouring shells of charges, and the detail that they need.
 
@@ -207,17 +210,19 @@ def _parts(
         shells: (n_atoms + 1,) first shell of every atom of the order.
         order: (n_atoms,) atoms of the groups.
         detail: as of the integrals.
+        functions: how many charges an atom has.
     """
     ends = np.cumsum([0, *(len(group) for group in pairs.groups)]).tolist()
     for block in pairs.blocks:
-        needed = None if detail is None else detail[block.overlapping].max(0)[order]
+        needed = np.zeros(len(order), int) if detail is None else detail[block.overlapping].max(0)[order]
         for first, end in itertools.pairwise(ends):
-            wanted = None if needed is None else np.flatnonzero(needed[first:end])
-            if wanted is None:
-                yield block, 0, int(shells[first]), int(shells[end])
-            elif len(wanted):
-                span = slice(first + int(wanted[0]), first + int(wanted[-1]) + 1)
-                yield block, int(needed[span].max()), int(shells[span.start]), int(shells[span.stop])
+            wanted = np.arange(first, end) if detail is None else first + np.flatnonzero(needed[first:end])
+            if len(wanted):
+                span = range(int(wanted[0]), int(wanted[-1]) + 1)
+                step = max(1, min(len(span), int(_MOST_TOGETHER / (len(block.first) * functions))))
+                for start in span[::step]:
+                    stop = min(start + step, span.stop)
+                    yield block, int(needed[start:stop].max()), int(shells[start]), int(shells[stop])
 
 
 def _decays(a: Array, positions: Array, b: Array, others: Array) -> Array:
