@@ -155,7 +155,7 @@ class _Fitter:
         return self._fit(self._repulsion(spin_density_matrix), float(self.structure.spin))
 
     def _system(self, penalty: float) -> NDArray[np.float64]:
-        """(n_aux, n_aux) lower triangle, in Fortran's order: Coulomb metric of orthonormal functions, and the penalty."""
+        """(n_aux, n_aux) Coulomb metric of orthonormal functions and the penalty, the lower triangle."""
         system = np.asarray(self.aux.intor("int2c2e_sph", hermi=1)).T  # symmetric, and now in Fortran's order
         for k, (own, element) in enumerate(zip(self._slices, self._elements, strict=True)):
             before = slice(0, own.start)
@@ -231,7 +231,7 @@ class _AuxiliaryElement:
 @lru_cache(maxsize=256)
 def _auxiliary(element: ElementBasis) -> _AuxiliaryElement:
     z = element.atomic_number
-    mol = BasisSet("one element", {z: element}).build_mol(Structure([z], np.zeros((1, 3)), spin=z % 2))
+    mol = BasisSet("one element", {z: element}).build_mol(Structure(np.array([z]), np.zeros((1, 3)), spin=z % 2))
     shells = []
     for l in range(max(element.angular_momenta) + 1):
         chosen = [shell for shell in range(mol.nbas) if mol.bas_angular(shell) == l]

@@ -44,8 +44,8 @@ _POINT = 1e16
 _SHARP = 0.5
 """Exponent (bohr^-2) from which on the charges of a far atom look like its nucleus."""
 
-_FELT = 1e-9
-"""Smallest contribution of a Gaussian charge to a matrix element, Hartree; its true size is a hundredth."""
+_FELT = 1e-10
+"""Smallest contribution of a Gaussian charge to a matrix element, Hartree."""
 
 _LONGEST = 27.0
 """Largest decay of pairs of orbitals that have more than their kinetic energy: by exp(-27) = 2e-12."""
@@ -305,7 +305,9 @@ def _repulsion(
     sums[np.arange(len(shells)), columns] = 1.0
     positions = np.array([position for position, _, _ in shells])
     atoms = ((positions[:, None] - mol.atom_coords()) ** 2).sum(-1).argmin(1)
-    for pairs, functions, values in ThreeCentreIntegrals(OverlappingPairs(mol, _LONGEST), atoms, [gaussian_charges(shells)]):
+    for pairs, functions, values in ThreeCentreIntegrals(
+        OverlappingPairs(mol, _LONGEST), atoms, [gaussian_charges(shells)]
+    ):
         for matrix, column in zip(total, (values @ sums[functions]).T, strict=True):
             pairs.add(matrix, column)
     return total
