@@ -157,13 +157,31 @@ class _Fitter:
     def _system(self, penalty: float) -> NDArray[np.float64]:
         """(n_aux, n_aux) Coulomb metric of orthonormal functions and the penalty, the lower triangle."""
         system = np.asarray(self.aux.intor("int2c2e_sph", hermi=1)).T  # symmetric, and now in Fortran's order
+        round_ones = np.concatenate(
+            [own.start + np.arange(e.n_s) for own, e in zip(self._slices, self._elements, strict=True)]
+        )
+        exact = self._transformed_s(system[np.ix_(round_ones, round_ones)])
         for k, (own, element) in enumerate(zip(self._slices, self._elements, strict=True)):
             before = slice(0, own.start)
             rows = element.transform.T @ system[own, before]
             for part, other in zip(self._slices[:k], self._elements, strict=False):
                 system[own, part] = rows[:, part] @ other.transform
-            system[own, own] = (1.0 + penalty) * np.eye(len(element.transform))
+        system[np.ix_(round_ones, round_ones)] = exact
+        for own in self._slices:
+            system[own, own] = (1.0 + penalty) * np.eye(own.stop - own.start)
         return system
+
+    def _transformed_s(self, metric: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(n_s, n_s) metric of orthonormal s functions, of which differences are the largest, in extended precision."""
+        extended = metric.astype(np.longdouble)
+        start = 0
+        for element in self._elements:
+            own = slice(start, start + element.n_s)
+            transform = element.transform[: element.n_s, : element.n_s].astype(np.longdouble)
+            extended[own] = transform.T @ extended[own]
+            extended[:, own] = extended[:, own] @ transform
+            start = own.stop
+        return extended.astype(np.float64)
 
     def _repulsion(self, density_matrix: NDArray[np.float64]) -> NDArray[np.longdouble]:
         """(n_aux,) Coulomb integrals (P | rho) with the molecular density."""
@@ -226,6 +244,11 @@ class _AuxiliaryElement:
     shells: tuple[tuple[int, NDArray[np.float64], NDArray[np.float64]], ...]
     transform: NDArray[np.float64]
     charges: NDArray[np.float64]
+
+    @property
+    def n_s(self) -> int:
+        """How many s functions there are; they come first."""
+        return sum(len(coefficients) for l, _, coefficients in self.shells if l == 0)
 
 
 @lru_cache(maxsize=256)

@@ -51,8 +51,8 @@ def test_the_coarsest_charges_that_are_fine_enough_are_taken(monkeypatch: pytest
     monkeypatch.setattr(overlapping, "_SHELLS_TOGETHER", 9)
     mol = orbital_basis("sto-3g", [1, 8]).build_mol(CHAIN)
     coarse, fine = (
-        gaussian_charges([(position, np.array([exponent]), np.ones(1)) for position in CHAIN.positions])
-        for exponent in (0.5, 2.0)
+        gaussian_charges([(position, np.ones(1), np.array([charge])) for position in CHAIN.positions])
+        for charge in (1.0, 2.0)
     )
     pairs = OverlappingPairs(mol, 30.0)
     detail = np.digitize(-pairs.squares(), [-400.0, -100.0]).astype(np.int8)  # 0 from 20 bohr on, 2 up to 10
