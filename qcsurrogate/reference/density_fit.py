@@ -138,9 +138,7 @@ class _Fitter:
         starts = basis.offsets(numbers).tolist()
         self._slices = [slice(*ends) for ends in itertools.pairwise(starts)]
         try:
-            self.factor = scipy.linalg.cho_factor(
-                self._system(penalty), lower=True, overwrite_a=True, check_finite=False
-            )
+            self.factor = scipy.linalg.cho_factor(self._system(penalty), lower=True, overwrite_a=True)
         except np.linalg.LinAlgError as error:
             raise RecordError(
                 f"a molecule {self.structure.formula}: the functions of the auxiliary basis {basis.name} are linearly "
@@ -220,7 +218,7 @@ class _Fitter:
             for values in (target, np.concatenate([element.charges for element in self._elements]))
         ]
         charge = both[1]
-        solution, response = scipy.linalg.cho_solve(self.factor, np.stack(both, axis=1), check_finite=False).T
+        solution, response = scipy.linalg.cho_solve(self.factor, np.stack(both, axis=1)).T
         missing = integral - charge @ solution
         projected = solution + response * (missing / (charge @ response))
         return FittedDensity(self._restored(projected), self._restored(solution))
