@@ -188,9 +188,7 @@ def build_graph(
         ValueError: for a cutoff that ``edges`` does not have.
     """
     if (edges == "radius") != math.isfinite(message_cutoff):
-        raise ValueError(
-            f"messages along '{edges}' with a cutoff of {message_cutoff} bohr; expected one for radius only"
-        )
+        raise ValueError(f"edges '{edges}' with a cutoff of {message_cutoff} bohr; only radius has a finite one")
     positions = torch.as_tensor(np.array(structure.positions))
     numbers = torch.as_tensor(np.array(structure.atomic_numbers))
     reach = max(message_cutoff, pair_cutoff or 0.0)

@@ -8,9 +8,12 @@ from typing import Final
 from qcsurrogate.data.graphs import GraphSettings
 from qcsurrogate.quantities.property.networks.base import AtomFeatures, FeatureWidths, PropertyNetwork
 from qcsurrogate.quantities.property.networks.heads import PropertyHeads
+from qcsurrogate.quantities.property.networks.invariant import InvariantNetwork
+from qcsurrogate.quantities.property.networks.naive import NaiveNetwork
 from qcsurrogate.quantities.property.networks.settings import NetworkSettings
 from qcsurrogate.quantities.property.networks.so2 import SO2Network, TensorProductNetwork
 from qcsurrogate.quantities.property.networks.targets import TargetSpec
+from qcsurrogate.quantities.property.networks.vector import VectorNetwork
 
 __all__ = [
     "NETWORKS",
@@ -25,6 +28,9 @@ __all__ = [
 ]
 
 NETWORKS: Final[Mapping[str, type[PropertyNetwork]]] = {
+    "naive": NaiveNetwork,
+    "invariant": InvariantNetwork,
+    "vector": VectorNetwork,
     "tensor_product": TensorProductNetwork,
     "so2": SO2Network,
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Final, Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,9 @@ Group = Literal["none", "E(3)", "O(3)"]
 """What a network declares: its features depend on where the molecule lies ("none"); they are
 invariant under rotations, reflections and translations ("E(3)"); or scalars are invariant and vectors and tensors
 turn with the molecule ("O(3)").  All are equivariant to permutations of atoms."""
+
+LENGTH: Final = 5.0
+"""Bohr; positions are given to perceptrons in units of the size of a small molecule."""
 
 
 @dataclass(frozen=True)
@@ -82,3 +85,8 @@ class PropertyNetwork(nn.Module, ABC):
         """The graphs that the network is given, in training and in prediction."""
         reach = settings.message_cutoff if cls.edges == "radius" else float("inf")
         return GraphSettings(0, reach, edges=cls.edges)
+
+
+def perceptron(n_in: int, hidden: int, n_out: int) -> nn.Sequential:
+    """Two linear layers with a smooth nonlinearity between them."""
+    return nn.Sequential(nn.Linear(n_in, hidden), nn.SiLU(), nn.Linear(hidden, n_out))

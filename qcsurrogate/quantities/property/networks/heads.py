@@ -13,11 +13,8 @@ from qcsurrogate.data.graphs import Graph
 from qcsurrogate.errors import SpecError
 from qcsurrogate.models.statistics import Float64Buffers
 from qcsurrogate.nn.scatter import gather, scatter_sum
-from qcsurrogate.quantities.property.networks.base import AtomFeatures, FeatureWidths
+from qcsurrogate.quantities.property.networks.base import LENGTH, AtomFeatures, FeatureWidths, perceptron
 from qcsurrogate.quantities.property.networks.targets import TargetSpec
-
-_LENGTH = 5.0
-"""Bohr; positions are given to heads in units of the size of a small molecule."""
 
 _GAIN = 0.2
 _MAX_Z = 118
@@ -76,9 +73,7 @@ class AtomScalars(nn.Module):
 
     def __init__(self, widths: FeatureWidths, n_out: int) -> None:
         super().__init__()
-        self.layers = nn.Sequential(
-            nn.Linear(widths.scalars, widths.scalars), nn.SiLU(), nn.Linear(widths.scalars, n_out)
-        )
+        self.layers = perceptron(widths.scalars, widths.scalars, n_out)
         last = cast(nn.Linear, self.layers[2])
         with torch.no_grad():
             last.weight.mul_(_GAIN)
@@ -170,7 +165,7 @@ class R2Head(TargetHead):
         self.dipoles = AtomVectors(widths, widths.vectors)
 
     def forward(self, features: AtomFeatures, graph: Graph) -> Tensor:
-        x = from_centre(graph) / _LENGTH
+        x = from_centre(graph) / LENGTH
         population, extent = self.atoms(features).unbind(1)
         own = population * x.square().sum(1) + extent
         dipoles = self.dipoles(features, features.vectors)
@@ -193,7 +188,7 @@ class TensorHead(TargetHead):
         self.tensors = AtomVectors(widths, widths.tensors)
 
     def forward(self, features: AtomFeatures, graph: Graph) -> Tensor:
-        x = from_centre(graph) / _LENGTH
+        x = from_centre(graph) / LENGTH
         isotropic, charges = self.atoms(features).unbind(1)
         unit = torch.eye(3, dtype=x.dtype, device=x.device)
         own = charges.view(-1, 1, 1) * _outer(x, x)
