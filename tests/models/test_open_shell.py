@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from qcsurrogate.basis import orbital_basis
+from qcsurrogate.data.block_rows import block_rows, join_rows
 from qcsurrogate.data.blocks import BlockLayout
 from qcsurrogate.data.graphs import collate
 from qcsurrogate.errors import BasisError, DomainError
 from qcsurrogate.models.settings import HamiltonianSettings
-from qcsurrogate.quantities.hamiltonian.labels import block_rows, join_rows
 from qcsurrogate.quantities.hamiltonian.model import HamiltonianModel
 from qcsurrogate.quantities.hamiltonian.spin import spins_swapped
 from qcsurrogate.reference.orthogonal import StartingPoint

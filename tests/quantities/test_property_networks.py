@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,10 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from qcsurrogate.data.graphs import collate
+from qcsurrogate.basis import orbital_basis
+from qcsurrogate.data.graphs import Graph, collate
 from qcsurrogate.errors import SpecError
 from qcsurrogate.quantities.property.networks import (
     NETWORKS,
+    ElectronicRows,
+    ElectronicStart,
     NetworkSettings,
     PropertyHeads,
     PropertyNetwork,
@@ -21,8 +26,10 @@ from qcsurrogate.quantities.property.networks import (
     build_network,
     graph_settings,
 )
+from qcsurrogate.quantities.property.networks.targets import OF_LEVELS
 from qcsurrogate.structures import Structure
 from qcsurrogate.testing import random_rotation
+from tests.models.test_equivariance import flat_potentials
 
 WATER = Structure([8, 1, 1], [[0.0, 0.0, 0.1], [0.1, 1.4, 1.1], [0.05, -1.5, 1.0]], name="water")
 FORMAMIDE = Structure(
@@ -42,6 +49,9 @@ SMALL = {
     "tensor_product": {"channels": 3, "edge_channels": 2, "gaussians": 6, "message_cutoff": 5.0, "readout": 6},
     "so2": {"channels": 4, "edge_channels": 3, "hidden": 8, "hidden_odd": 3, "gaussians": 6, "message_cutoff": 5.0},
 }
+ELECTRONIC = "so2, electronic inputs"
+CASES = [*NETWORKS, ELECTRONIC]
+BASIS = orbital_basis("def2-svp", [1, 6, 7, 8])
 
 TARGETS = (
     TargetSpec("energy", "scalar", "sum", 0.1, 0.5, {1: -0.5, 6: -38.0, 7: -54.0, 8: -75.0}),
@@ -53,27 +63,44 @@ TARGETS = (
     TargetSpec("r2", "scalar", "r2", 1.0, 9.0, {1: 2.0, 8: 7.0}, {1: 0.9, 6: 6.0, 7: 7.1, 8: 8.1}),
     TargetSpec("alpha", "tensor", "polarisability", spread=2.0, references={1: 1.5, 6: 8.0, 7: 7.0, 8: 4.0}),
     TargetSpec("quadrupole", "tensor", "quadrupole", spread=1.5),
+    TargetSpec("homo", "scalar", "homo", -0.05, 0.05),
+    TargetSpec("lumo", "scalar", "lumo", -0.02, 0.05),
+    TargetSpec("orbital gap", "scalar", "gap", 0.03, 0.05),
 )
 
 
 class Predictor:
     """A network and heads of all targets that it can have, float64, perturbed."""
 
-    def __init__(self, name: str, seed: int = 0) -> None:
+    def __init__(self, case: str, seed: int = 0) -> None:
         torch.manual_seed(seed)
-        self.settings = NetworkSettings(network=name, average_neighbours=2.5, **SMALL[name])
-        self.network: PropertyNetwork = build_network((1, 6, 7, 8), self.settings)
-        targets = [t for t in TARGETS if t.name != "forces" or self.network.widths.vectors]
-        self.heads = PropertyHeads(targets, self.network.widths)
+        name = case.split(",")[0]
+        self.start = ElectronicStart(BASIS, flat_potentials(BASIS.elements)) if case == ELECTRONIC else None
+        more = {} if self.start is None else {"inputs": "electronic", "h0_from": "nowhere"}
+        self.settings = NetworkSettings(network=name, average_neighbours=2.5, **SMALL[name], **more)
+        self.graphs = graph_settings(self.settings, self.start)
+        self.network: PropertyNetwork = build_network((1, 6, 7, 8), self.settings, self.start)
+        widths = self.network.widths
+        targets = [t for t in TARGETS if t.name != "forces" or widths.vectors]
+        self.heads = PropertyHeads([t for t in targets if t.readout not in OF_LEVELS or widths.levels], widths)
         for module in (self.network, self.heads):
             module.double().requires_grad_(requires_grad=False)
             for parameter in module.parameters():
                 parameter.add_(0.1 * torch.randn_like(parameter))
+        if self.start is not None:
+            graphs = [self.graphs.graph(structure) for structure in MOLECULES]
+            self.network.fit_inputs([self.start.rows(s, g) for s, g in zip(MOLECULES, graphs, strict=True)], graphs)
+
+    def inputs(self, structures: Sequence[Structure]) -> tuple[Graph, ElectronicRows | None]:
+        graphs = [self.graphs.graph(structure) for structure in structures]
+        if self.start is None:
+            return collate(graphs), None
+        rows = [self.start.rows(s, graph) for s, graph in zip(structures, graphs, strict=True)]
+        return collate(graphs), ElectronicRows.joined(rows, graphs)
 
     def __call__(self, structures: Sequence[Structure]) -> dict[str, Tensor]:
-        settings = graph_settings(self.settings)
-        graph = collate([settings.graph(structure) for structure in structures])
-        return self.heads.restore(self.heads(self.network(graph), graph), graph)
+        graph, known = self.inputs(structures)
+        return self.heads.restore(self.heads(self.network(graph, known), graph, known), graph, known)
 
 
 def turned(values: Tensor, target: TargetSpec, rotation: NDArray[np.float64]) -> Tensor:
@@ -111,7 +138,7 @@ def deviations(predict: Predictor, structure: Structure, seed: int = 3) -> dict[
     return found
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", CASES)
 def test_every_network_has_the_symmetry_it_declares_and_no_other(name: str) -> None:
     predict = Predictor(name)
     for structure in MOLECULES:
@@ -123,7 +150,7 @@ def test_every_network_has_the_symmetry_it_declares_and_no_other(name: str) -> N
             assert max(found.values()) <= 1e-9, found
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", CASES)
 def test_a_batch_holds_what_its_molecules_hold_alone(name: str) -> None:
     predict = Predictor(name)
     together = predict(MOLECULES)
@@ -135,9 +162,9 @@ def test_a_batch_holds_what_its_molecules_hold_alone(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name, network in NETWORKS.items() if network.group == "O(3)"])
 def test_vectors_and_tensors_of_atoms_turn_with_the_molecule(name: str) -> None:
     predict, rotation = Predictor(name), random_rotation(1, improper=True)
-    settings, r = graph_settings(predict.settings), torch.tensor(rotation)
-    features = predict.network(settings.graph(FORMAMIDE))
-    moved = predict.network(settings.graph(FORMAMIDE.moved(FORMAMIDE.positions @ rotation.T)))
+    r = torch.tensor(rotation)
+    features = predict.network(predict.graphs.graph(FORMAMIDE))
+    moved = predict.network(predict.graphs.graph(FORMAMIDE.moved(FORMAMIDE.positions @ rotation.T)))
     assert features.vectors is not None
     assert features.tensors is not None
     expected = torch.einsum("ab,nbc->nac", r, features.vectors)
@@ -152,7 +179,7 @@ def test_vectors_and_tensors_of_atoms_turn_with_the_molecule(name: str) -> None:
 def test_gradients_reach_the_positions(name: str) -> None:
     """And are those of differences: ``Graph.at`` moves all that a network looks at."""
     predict = Predictor(name)
-    graph = graph_settings(predict.settings).graph(FORMAMIDE)
+    graph = predict.graphs.graph(FORMAMIDE)
 
     def total(positions: Tensor) -> Tensor:
         moved = graph.at(positions)
@@ -177,7 +204,7 @@ def test_charges_add_up_and_quadrupoles_have_no_trace() -> None:
 
 def test_standardising_is_undone_by_restoring() -> None:
     predict = Predictor("vector")
-    graph = collate([graph_settings(predict.settings).graph(s) for s in MOLECULES])
+    graph = collate([predict.graphs.graph(s) for s in MOLECULES])
     labels = predict(MOLECULES)
     restored = predict.heads.restore(predict.heads.standardise(labels, graph), graph)
     for name, values in labels.items():
@@ -188,6 +215,39 @@ def test_a_network_without_vectors_has_no_vectors_of_atoms() -> None:
     network = Predictor("invariant").network
     with pytest.raises(SpecError, match="'forces' is a vector of every atom, which this network does not have"):
         PropertyHeads([TargetSpec("forces", "vector", "atoms")], network.widths)
+
+
+def test_levels_of_h0_need_electronic_inputs() -> None:
+    with pytest.raises(SpecError, match="'homo' is read out as 'homo' of H0's levels, which this network is not told"):
+        PropertyHeads([TargetSpec("homo", "scalar", "homo")], Predictor("so2").network.widths)
+
+
+def test_h0_comes_from_a_store_or_a_hamiltonian_model(tiny_store: Path, tiny_runs: dict[str, Path]) -> None:
+    fitted = ElectronicStart.of(tiny_store, [1, 8])
+    of_model = ElectronicStart.of(tiny_runs["hamiltonian"], [1, 8])
+    again = ElectronicStart.from_dict(json.loads(json.dumps(of_model.to_dict())))
+    settings = NetworkSettings(inputs="electronic", h0_from=str(tiny_store))
+    graph = graph_settings(settings, fitted).graph(WATER)
+    expected = fitted.rows(WATER, graph)
+    for start in (of_model, again):
+        rows = start.rows(WATER, graph)
+        torch.testing.assert_close(rows.levels, expected.levels, rtol=0, atol=1e-12)
+        torch.testing.assert_close(rows.density.pairs, expected.density.pairs, rtol=0, atol=1e-12)
+    with pytest.raises(SpecError, match="knows H, O, but not N; expected a hamiltonian model or a store with every"):
+        ElectronicStart.of(tiny_store, [1, 7, 8])
+    with pytest.raises(SpecError, match="is a model without atomic potentials"):
+        ElectronicStart.of(tiny_runs["density"], [1, 8])
+
+
+def test_shares_of_frontier_orbitals_add_up_and_degenerate_ones_are_not_told_apart() -> None:
+    """Of N2 the LUMO is a pair of pi* orbitals: a turn about the axis mixes them, and moves nothing."""
+    start = ElectronicStart(BASIS, flat_potentials(BASIS.elements))
+    settings = NetworkSettings(inputs="electronic", h0_from="nowhere")
+    structure = Structure([7, 7], [[0.0, 0.0, 0.0], [0.3, 1.2, 1.7]])
+    rows = start.rows(structure, graph_settings(settings, start).graph(structure))
+    torch.testing.assert_close(rows.populations.sum(0), torch.ones(2, dtype=torch.float64), rtol=0, atol=1e-12)
+    torch.testing.assert_close(rows.populations[0], rows.populations[1], rtol=0, atol=1e-9)
+    assert float(rows.levels[0, 0]) < float(rows.levels[0, 1])
 
 
 def test_two_targets_of_one_name_are_refused() -> None:
@@ -209,6 +269,9 @@ def test_settings_have_the_defaults_of_their_network() -> None:
     [
         ({"network": "naive", "l_max": 4}, "network 'naive' has no setting 'l_max'"),
         ({"network": "vector", "edge_channels": 8}, "network 'vector' has no setting 'edge_channels'"),
+        ({"network": "vector", "inputs": "electronic"}, "network 'vector' has no setting 'inputs'"),
+        ({"network": "so2", "inputs": "electronic"}, "need the path of a hamiltonian model or of a store in h0_from"),
+        ({"network": "so2", "h0_from": "run"}, "need the path of a hamiltonian model or of a store in h0_from"),
         ({"network": "cubic"}, "Input should be 'naive'"),
         ({"network": "so2", "chanels": 8}, "Extra inputs are not permitted"),
     ],
@@ -242,9 +305,8 @@ def test_targets_are_fitted_to_labels() -> None:
     def extent(s: Structure) -> float:
         centre = np.average(s.positions, axis=0, weights=s.atomic_numbers)
         squares = np.square(s.positions - centre).sum(1)
-        return float(
-            sum(populations[int(z)] * r + extents[int(z)] for z, r in zip(s.atomic_numbers, squares, strict=True))
-        )
+        own = zip(s.atomic_numbers.tolist(), squares.tolist(), strict=True)
+        return sum(populations[z] * square + extents[z] for z, square in own)
 
     target = TargetSpec.fitted("r2", "scalar", "r2", [extent(s) for s in structures], structures)
     assert target.spread < 1e-5

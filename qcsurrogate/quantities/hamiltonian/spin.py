@@ -8,9 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from qcsurrogate.data.block_rows import BlockRows
 from qcsurrogate.data.blocks import BlockLayouts
 from qcsurrogate.data.graphs import Graph
-from qcsurrogate.quantities.hamiltonian.labels import BlockRows
 
 
 def spins_swapped(rows: BlockRows, graph: Graph, layouts: BlockLayouts) -> BlockRows:

@@ -7,6 +7,7 @@ from typing import Final
 
 from qcsurrogate.data.graphs import GraphSettings
 from qcsurrogate.quantities.property.networks.base import AtomFeatures, FeatureWidths, PropertyNetwork
+from qcsurrogate.quantities.property.networks.electronic import ElectronicRows, ElectronicStart
 from qcsurrogate.quantities.property.networks.heads import PropertyHeads
 from qcsurrogate.quantities.property.networks.invariant import InvariantNetwork
 from qcsurrogate.quantities.property.networks.naive import NaiveNetwork
@@ -18,6 +19,8 @@ from qcsurrogate.quantities.property.networks.vector import VectorNetwork
 __all__ = [
     "NETWORKS",
     "AtomFeatures",
+    "ElectronicRows",
+    "ElectronicStart",
     "FeatureWidths",
     "NetworkSettings",
     "PropertyHeads",
@@ -36,11 +39,13 @@ NETWORKS: Final[Mapping[str, type[PropertyNetwork]]] = {
 }
 
 
-def build_network(elements: Sequence[int], settings: NetworkSettings) -> PropertyNetwork:
-    """The network that the settings name, untrained."""
-    return NETWORKS[settings.network](elements, settings)
+def build_network(
+    elements: Sequence[int], settings: NetworkSettings, start: ElectronicStart | None = None
+) -> PropertyNetwork:
+    """The network that the settings name, untrained; ``start`` with electronic inputs only."""
+    return NETWORKS[settings.network](elements, settings, start)
 
 
-def graph_settings(settings: NetworkSettings) -> GraphSettings:
+def graph_settings(settings: NetworkSettings, start: ElectronicStart | None = None) -> GraphSettings:
     """The graphs of the network that the settings name, in training and in prediction."""
-    return NETWORKS[settings.network].graph_settings(settings)
+    return NETWORKS[settings.network].graph_settings(settings, start)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, Literal
+from typing import ClassVar, Final, Literal
 
 import torch
 from torch import Tensor, nn
 
 from qcsurrogate.data.graphs import EdgeKind, Graph, GraphSettings
+from qcsurrogate.quantities.property.networks.electronic import ElectronicRows, ElectronicStart
 from qcsurrogate.quantities.property.networks.settings import NetworkSettings
 
 Group = Literal["none", "E(3)", "O(3)"]
@@ -39,11 +40,12 @@ class AtomFeatures:
 
 @dataclass(frozen=True)
 class FeatureWidths:
-    """Channels of :class:`AtomFeatures`; zero where there are none."""
+    """Channels of :class:`AtomFeatures`, zero where there are none; whether frontier levels of H0 are known."""
 
     scalars: int
     vectors: int = 0
     tensors: int = 0
+    levels: bool = False
 
 
 class PropertyNetwork(nn.Module, ABC):
@@ -52,6 +54,7 @@ class PropertyNetwork(nn.Module, ABC):
     Args:
         elements: atomic numbers it is made for, ascending.
         settings: sizes, of this network.
+        start: H0, where ``settings.inputs`` is "electronic", for the same elements.
 
     Attributes:
         group: what its features are under rotations, reflections and translations.
@@ -64,15 +67,19 @@ class PropertyNetwork(nn.Module, ABC):
     widths: FeatureWidths
     element_index: Tensor
 
-    def __init__(self, elements: Sequence[int], settings: NetworkSettings) -> None:
+    def __init__(
+        self, elements: Sequence[int], settings: NetworkSettings, start: ElectronicStart | None = None
+    ) -> None:
         super().__init__()
-        self.elements, self.settings = tuple(elements), settings
+        if (start is None) != (settings.inputs == "geometry"):
+            raise ValueError(f"a network with inputs '{settings.inputs}' got the start {start}")
+        self.elements, self.settings, self.start = tuple(elements), settings, start
         index = torch.full((max(elements) + 1,), -1)
         index[torch.tensor(list(elements))] = torch.arange(len(elements))
         self.register_buffer("element_index", index, persistent=False)
 
     @abstractmethod
-    def forward(self, graph: Graph, known: Any = None) -> AtomFeatures:
+    def forward(self, graph: Graph, known: ElectronicRows | None = None) -> AtomFeatures:
         """Features of the atoms of a graph of :meth:`graph_settings`.
 
         Args:
@@ -80,8 +87,11 @@ class PropertyNetwork(nn.Module, ABC):
             known: what H0 says of them, where ``settings.inputs`` is "electronic".
         """
 
+    def fit_inputs(self, known: Sequence[ElectronicRows], graphs: Sequence[Graph]) -> None:
+        """Take means and spreads of electronic inputs from the molecules of a training set; without them nothing."""
+
     @classmethod
-    def graph_settings(cls, settings: NetworkSettings) -> GraphSettings:
+    def graph_settings(cls, settings: NetworkSettings, start: ElectronicStart | None = None) -> GraphSettings:
         """The graphs that the network is given, in training and in prediction."""
         reach = settings.message_cutoff if cls.edges == "radius" else float("inf")
         return GraphSettings(0, reach, edges=cls.edges)

@@ -14,14 +14,15 @@ from qcsurrogate.errors import SpecError
 from qcsurrogate.models.statistics import Float64Buffers
 from qcsurrogate.nn.scatter import gather, scatter_sum
 from qcsurrogate.quantities.property.networks.base import LENGTH, AtomFeatures, FeatureWidths, perceptron
-from qcsurrogate.quantities.property.networks.targets import TargetSpec
+from qcsurrogate.quantities.property.networks.electronic import ElectronicRows
+from qcsurrogate.quantities.property.networks.targets import OF_LEVELS, TargetSpec
 
 _GAIN = 0.2
 _MAX_Z = 118
 
 
 class Offset(Float64Buffers):
-    """What of a label follows from the elements alone, float64: mean, references, populations."""
+    """What of a label needs no network, float64: mean, references, populations, levels of H0."""
 
     references: Tensor
     populations: Tensor
@@ -35,8 +36,11 @@ class Offset(Float64Buffers):
                 table[z] = value
             self.register_buffer(name, table, persistent=False)
 
-    def forward(self, graph: Graph) -> Tensor:
+    def forward(self, graph: Graph, known: ElectronicRows | None = None) -> Tensor:
         """(n_molecules, ...) or (n_atoms, ...) in the unit of the labels."""
+        if self.spec.readout in OF_LEVELS:
+            levels = _known(known).levels.double()
+            return levels @ levels.new_tensor(OF_LEVELS[self.spec.readout]) + self.spec.mean
         own = self.references[graph.atomic_numbers]
         if self.spec.readout == "r2":
             own = own + self.populations[graph.atomic_numbers] * from_centre(graph).double().square().sum(1)
@@ -56,16 +60,16 @@ class TargetHead(nn.Module, ABC):
         self.offset = Offset(spec)
 
     @abstractmethod
-    def forward(self, features: AtomFeatures, graph: Graph) -> Tensor:
+    def forward(self, features: AtomFeatures, graph: Graph, known: ElectronicRows | None = None) -> Tensor:
         """(n_molecules, ...), or (n_atoms, ...) of a target of atoms."""
 
-    def standardise(self, labels: Tensor, graph: Graph) -> Tensor:
+    def standardise(self, labels: Tensor, graph: Graph, known: ElectronicRows | None = None) -> Tensor:
         """What the network should put out for these labels, float64."""
-        return (labels.double() - self.offset(graph)) / self.spec.spread
+        return (labels.double() - self.offset(graph, known)) / self.spec.spread
 
-    def restore(self, outputs: Tensor, graph: Graph) -> Tensor:
+    def restore(self, outputs: Tensor, graph: Graph, known: ElectronicRows | None = None) -> Tensor:
         """The inverse of :meth:`standardise`."""
-        return self.offset(graph) + self.spec.spread * outputs.double()
+        return self.offset(graph, known) + self.spec.spread * outputs.double()
 
 
 class AtomScalars(nn.Module):
@@ -107,7 +111,7 @@ class ScalarHead(TargetHead):
         super().__init__(spec, widths)
         self.atoms = AtomScalars(widths, 1)
 
-    def forward(self, features: AtomFeatures, graph: Graph) -> Tensor:
+    def forward(self, features: AtomFeatures, graph: Graph, known: ElectronicRows | None = None) -> Tensor:
         own = self.atoms(features).squeeze(1)
         if self.spec.readout == "charges":
             # in units of the spread; what is missing is spread evenly, references included
@@ -137,7 +141,7 @@ class VectorHead(TargetHead):
         self.charges = None if spec.readout == "atoms" else AtomScalars(widths, 1)
         self.dipoles = AtomVectors(widths, widths.vectors)
 
-    def forward(self, features: AtomFeatures, graph: Graph) -> Tensor:
+    def forward(self, features: AtomFeatures, graph: Graph, known: ElectronicRows | None = None) -> Tensor:
         own = self.dipoles(features, features.vectors)
         if self.charges is None:
             return cast(Tensor, own)
@@ -164,7 +168,7 @@ class R2Head(TargetHead):
         self.atoms = AtomScalars(widths, 2)
         self.dipoles = AtomVectors(widths, widths.vectors)
 
-    def forward(self, features: AtomFeatures, graph: Graph) -> Tensor:
+    def forward(self, features: AtomFeatures, graph: Graph, known: ElectronicRows | None = None) -> Tensor:
         x = from_centre(graph) / LENGTH
         population, extent = self.atoms(features).unbind(1)
         own = population * x.square().sum(1) + extent
@@ -187,7 +191,7 @@ class TensorHead(TargetHead):
         self.vectors = AtomVectors(widths, widths.vectors)
         self.tensors = AtomVectors(widths, widths.tensors)
 
-    def forward(self, features: AtomFeatures, graph: Graph) -> Tensor:
+    def forward(self, features: AtomFeatures, graph: Graph, known: ElectronicRows | None = None) -> Tensor:
         x = from_centre(graph) / LENGTH
         isotropic, charges = self.atoms(features).unbind(1)
         unit = torch.eye(3, dtype=x.dtype, device=x.device)
@@ -205,9 +209,33 @@ class TensorHead(TargetHead):
         return _total(own, graph)
 
 
+class LevelHead(TargetHead):
+    """Orbital energies: that of H0, and what atoms shift it by, each as far as the orbital lies on it.
+
+    To first order a perturbation shifts a level by its mean in the orbital, sum_i w_i s_i with the shares w_i of
+    the atoms: a far molecule changes nothing, and nothing is diluted as a molecule grows.
+    """
+
+    def __init__(self, spec: TargetSpec, widths: FeatureWidths) -> None:
+        super().__init__(spec, widths)
+        if not widths.levels:
+            raise SpecError(
+                f"target '{spec.name}' is read out as '{spec.readout}' of H0's levels, which this network is not told; "
+                "expected inputs: electronic, or the readout mean"
+            )
+        self.atoms = AtomScalars(widths, 2)
+
+    def forward(self, features: AtomFeatures, graph: Graph, known: ElectronicRows | None = None) -> Tensor:
+        shifts = _total(self.atoms(features) * _known(known).populations.to(features.scalars), graph)
+        return shifts @ shifts.new_tensor(OF_LEVELS[self.spec.readout])
+
+
 _HEADS: Mapping[str, type[TargetHead]] = {
     "dipole": VectorHead,
     "r2": R2Head,
+    "homo": LevelHead,
+    "lumo": LevelHead,
+    "gap": LevelHead,
     "polarisability": TensorHead,
     "quadrupole": TensorHead,
 }
@@ -232,17 +260,21 @@ class PropertyHeads(nn.Module):
             raise SpecError(f"expected targets with different names, at least one; got {', '.join(names) or 'none'}")
         self.heads = nn.ModuleList(_head(target, widths) for target in targets)
 
-    def forward(self, features: AtomFeatures, graph: Graph) -> dict[str, Tensor]:
+    def forward(self, features: AtomFeatures, graph: Graph, known: ElectronicRows | None = None) -> dict[str, Tensor]:
         """By name what is put out for each target, standardised; (n_molecules, ...) or (n_atoms, ...)."""
-        return {head.spec.name: head(features, graph) for head in self._all()}
+        return {head.spec.name: head(features, graph, known) for head in self._all()}
 
-    def standardise(self, labels: Mapping[str, Tensor], graph: Graph) -> dict[str, Tensor]:
+    def standardise(
+        self, labels: Mapping[str, Tensor], graph: Graph, known: ElectronicRows | None = None
+    ) -> dict[str, Tensor]:
         """What should be put out for labels of all targets, float64."""
-        return {head.spec.name: head.standardise(labels[head.spec.name], graph) for head in self._all()}
+        return {head.spec.name: head.standardise(labels[head.spec.name], graph, known) for head in self._all()}
 
-    def restore(self, outputs: Mapping[str, Tensor], graph: Graph) -> dict[str, Tensor]:
+    def restore(
+        self, outputs: Mapping[str, Tensor], graph: Graph, known: ElectronicRows | None = None
+    ) -> dict[str, Tensor]:
         """The inverse of :meth:`standardise`: predictions in the units of the labels, float64."""
-        return {head.spec.name: head.restore(outputs[head.spec.name], graph) for head in self._all()}
+        return {head.spec.name: head.restore(outputs[head.spec.name], graph, known) for head in self._all()}
 
     def _all(self) -> list[TargetHead]:
         return [cast(TargetHead, head) for head in self.heads]
@@ -262,6 +294,12 @@ def centres(graph: Graph) -> Tensor:
 def from_centre(graph: Graph) -> Tensor:
     """(n_atoms, 3) from the centre of nuclear charge of its molecule to every atom, bohr."""
     return graph.positions - gather(centres(graph), graph.molecule)
+
+
+def _known(known: ElectronicRows | None) -> ElectronicRows:
+    if known is None:
+        raise ValueError("frontier levels need what H0 says of the molecules")
+    return known
 
 
 def _total(values: Tensor, graph: Graph) -> Tensor:

@@ -9,7 +9,7 @@ for QM9: complete graphs, inferred edges, no update of coordinates, a sum over a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ from qcsurrogate.quantities.property.networks.base import (
     PropertyNetwork,
     perceptron,
 )
+from qcsurrogate.quantities.property.networks.electronic import ElectronicRows, ElectronicStart
 from qcsurrogate.quantities.property.networks.settings import NetworkSettings
 
 
@@ -51,13 +52,15 @@ class InvariantNetwork(PropertyNetwork):
     group: ClassVar[Group] = "E(3)"
     edges: ClassVar[EdgeKind] = "complete"
 
-    def __init__(self, elements: Sequence[int], settings: NetworkSettings) -> None:
-        super().__init__(elements, settings)
+    def __init__(
+        self, elements: Sequence[int], settings: NetworkSettings, start: ElectronicStart | None = None
+    ) -> None:
+        super().__init__(elements, settings, start)
         self.embedding = nn.Embedding(len(self.elements), settings.channels)
         self.layers = nn.ModuleList(_Layer(settings.channels) for _ in range(settings.layers))
         self.widths = FeatureWidths(settings.channels)
 
-    def forward(self, graph: Graph, known: Any = None) -> AtomFeatures:
+    def forward(self, graph: Graph, known: ElectronicRows | None = None) -> AtomFeatures:
         messages = graph.messages
         squares = (messages.vectors / LENGTH).square().sum(1, keepdim=True)
         held = self.embedding(self.element_index[graph.atomic_numbers])

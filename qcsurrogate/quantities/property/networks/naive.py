@@ -8,7 +8,7 @@ of coordinates and bonds, and it answers differently when the molecule is turned
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ from qcsurrogate.quantities.property.networks.base import (
     PropertyNetwork,
     perceptron,
 )
+from qcsurrogate.quantities.property.networks.electronic import ElectronicRows, ElectronicStart
 from qcsurrogate.quantities.property.networks.settings import NetworkSettings
 
 
@@ -33,8 +34,10 @@ class NaiveNetwork(PropertyNetwork):
     group: ClassVar[Group] = "none"
     edges: ClassVar[EdgeKind] = "bonds"
 
-    def __init__(self, elements: Sequence[int], settings: NetworkSettings) -> None:
-        super().__init__(elements, settings)
+    def __init__(
+        self, elements: Sequence[int], settings: NetworkSettings, start: ElectronicStart | None = None
+    ) -> None:
+        super().__init__(elements, settings, start)
         width = settings.channels
         self.embedding = nn.Embedding(len(self.elements), width)
         self.coordinates = nn.Linear(3, width)
@@ -43,7 +46,7 @@ class NaiveNetwork(PropertyNetwork):
         self.readout = nn.Linear((settings.layers + 1) * width, width)
         self.widths = FeatureWidths(width)
 
-    def forward(self, graph: Graph, known: Any = None) -> AtomFeatures:
+    def forward(self, graph: Graph, known: ElectronicRows | None = None) -> AtomFeatures:
         messages = graph.messages
         held = self.inputs(graph)
         layers = [held]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -19,11 +19,11 @@ DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "vector": {"layers": 3, "channels": 64, "gaussians": 24, "message_cutoff": 10.0},
     "tensor_product": {
         "layers": 2, "channels": 16, "edge_channels": 16, "l_max": 2, "gaussians": 24, "message_cutoff": 10.0,
-        "readout": 64, "inputs": "geometry",
+        "readout": 64,
     },
     "so2": {
         "layers": 2, "channels": 16, "edge_channels": 16, "hidden": 48, "hidden_odd": 12, "l_max": 2, "gaussians": 24,
-        "message_cutoff": 10.0, "readout": 64, "inputs": "geometry",
+        "message_cutoff": 10.0, "readout": 64, "inputs": "geometry", "h0_from": None,
     },
 }  # fmt: skip
 """What each network can be told, and what it takes where it is not."""
@@ -57,6 +57,10 @@ class NetworkSettings(BaseModel):
         Literal["geometry", "electronic"],
         Field(description="electronic: what H0 says of the molecule too, as Hamiltonian models use it."),
     ] = "geometry"
+    h0_from: Annotated[
+        str | None,
+        Field(min_length=1, description="Of electronic inputs: a hamiltonian model, or a store, whose H0 is taken."),
+    ] = None
     average_neighbours: Annotated[
         float | None, Field(gt=0, description="Messages are divided by its root; None: from the training set.")
     ] = None
@@ -79,3 +83,12 @@ class NetworkSettings(BaseModel):
                 f"network '{name}' has no setting '{key}'{suggestion(key, own)}; it has {', '.join(sorted(own))}"
             )
         return {**own, **data}
+
+    @model_validator(mode="after")
+    def _h0_is_named(self) -> Self:
+        if (self.inputs == "electronic") != (self.h0_from is not None):
+            raise ValueError(
+                f"inputs '{self.inputs}' with h0_from {self.h0_from!r}; electronic inputs, and no others, need "
+                "the path of a hamiltonian model or of a store in h0_from"
+            )
+        return self

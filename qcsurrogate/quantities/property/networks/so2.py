@@ -8,8 +8,9 @@ spherical harmonics (NequIP: Batzner et al., Nat. Commun. 2022, 13, 2453); see
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal, final
+from typing import ClassVar, Literal, final
 
 import torch
 from torch import Tensor
@@ -22,6 +23,8 @@ from qcsurrogate.nn.layout import FeatureLayout
 from qcsurrogate.nn.node import GatedBlock
 from qcsurrogate.nn.norm import EquivariantRMSNorm
 from qcsurrogate.quantities.property.networks.base import AtomFeatures, FeatureWidths, Group, PropertyNetwork
+from qcsurrogate.quantities.property.networks.electronic import ElectronicRows, ElectronicStart
+from qcsurrogate.quantities.property.networks.embedding import ElectronicEmbedding
 from qcsurrogate.quantities.property.networks.settings import NetworkSettings
 
 _XYZ = inverse_order(internal_order([1])).tolist()
@@ -36,8 +39,10 @@ class EncoderNetwork(PropertyNetwork):
     convolution: ClassVar[Literal["so2", "tensor_product"]]
     coupling: Tensor
 
-    def __init__(self, elements: Sequence[int], settings: NetworkSettings) -> None:
-        super().__init__(elements, settings)
+    def __init__(
+        self, elements: Sequence[int], settings: NetworkSettings, start: ElectronicStart | None = None
+    ) -> None:
+        super().__init__(elements, settings, start)
         layout = _layout(settings)
         encoder = EncoderSettings(
             convolution=self.convolution,
@@ -51,18 +56,34 @@ class EncoderNetwork(PropertyNetwork):
             average_neighbours=settings.average_neighbours,
         )
         self.encoder = Encoder(self.elements, layout, encoder)
+        self.electronic: ElectronicEmbedding | None = None
+        if start is not None:
+            scale = 1.0 / math.sqrt(settings.average_neighbours or 1.0)
+            self.electronic = ElectronicEmbedding(start.basis, layout, settings, scale)
         self.norm = EquivariantRMSNorm(layout, settings.channels)
         self.readout = GatedBlock(layout, settings.channels, settings.readout, settings.readout)
         self.rank_parts = tuple(layout.slices[l] for l in range(min(layout.l_max, 2) + 1))
-        self.widths = FeatureWidths(settings.readout, settings.readout, settings.readout if layout.l_max > 1 else 0)
+        width = settings.readout
+        self.widths = FeatureWidths(width, width, width if layout.l_max > 1 else 0, start is not None)
         self.register_buffer("coupling", _cartesian_of_quadrupole(), persistent=False)
 
     @classmethod
-    def graph_settings(cls, settings: NetworkSettings) -> GraphSettings:
-        return GraphSettings(_layout(settings).l_max, settings.message_cutoff)
+    def graph_settings(cls, settings: NetworkSettings, start: ElectronicStart | None = None) -> GraphSettings:
+        if start is None:
+            return GraphSettings(settings.l_max, settings.message_cutoff)
+        return GraphSettings(max(settings.l_max, start.basis.l_max), settings.message_cutoff, settings.message_cutoff)
 
-    def forward(self, graph: Graph, known: Any = None) -> AtomFeatures:
-        nodes, _ = self.encoder(graph)
+    def fit_inputs(self, known: Sequence[ElectronicRows], graphs: Sequence[Graph]) -> None:
+        if self.electronic is not None:
+            self.electronic.fit(known, graphs)
+
+    def forward(self, graph: Graph, known: ElectronicRows | None = None) -> AtomFeatures:
+        told = None
+        if self.electronic is not None:
+            if known is None:
+                raise ValueError("a network with electronic inputs was given none")
+            told = self.electronic(known, graph, self.element_index[graph.atomic_numbers])
+        nodes, _ = self.encoder(graph, told)
         rows = self.readout(self.norm(nodes))
         scalars, vectors, *rest = (rows[:, part] for part in self.rank_parts)
         tensors = (self.coupling.to(rows) @ rest[0]).unflatten(1, (3, 3)) if rest else None

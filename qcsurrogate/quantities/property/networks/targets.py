@@ -9,17 +9,27 @@ from typing import Any, Final, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from qcsurrogate.quantities.property.networks.electronic import ElectronicRows
 from qcsurrogate.structures import Structure
 
 Rank = Literal["scalar", "vector", "tensor"]
-Readout = Literal["sum", "mean", "atoms", "charges", "dipole", "r2", "polarisability", "quadrupole"]
+Readout = Literal[
+    "sum", "mean", "atoms", "charges", "dipole", "r2", "homo", "lumo", "gap", "polarisability", "quadrupole"
+]
 
 READOUTS: Final[Mapping[Rank, tuple[Readout, ...]]] = {
-    "scalar": ("sum", "mean", "atoms", "charges", "dipole", "r2"),
+    "scalar": ("sum", "mean", "atoms", "charges", "dipole", "r2", "homo", "lumo", "gap"),
     "vector": ("dipole", "atoms"),
     "tensor": ("polarisability", "quadrupole"),
 }
 """How a target of each rank can be read out; a scalar "dipole" is the length of the vector."""
+
+OF_LEVELS: Final[Mapping[Readout, tuple[float, float]]] = {
+    "homo": (1.0, 0.0),
+    "lumo": (0.0, 1.0),
+    "gap": (-1.0, 1.0),
+}
+"""What these are made of: H0's highest filled and lowest empty level; only with electronic inputs."""
 
 PER_ATOM: Final[tuple[Readout, ...]] = ("atoms", "charges")
 
@@ -32,7 +42,7 @@ Array = NDArray[np.float64]
 class TargetSpec:
     """One target: label = offset of the molecule + spread * what the network puts out.
 
-    Labels of the readouts "dipole", "r2", "polarisability" and "quadrupole" are in atomic units.
+    Labels of the readouts "dipole", "r2", "homo", "lumo", "gap", "polarisability" and "quadrupole" are in atomic units.
 
     Attributes:
         name: what it is called.
@@ -65,6 +75,8 @@ class TargetSpec:
         numbers = (self.mean, self.spread, *self.references.values(), *self.populations.values())
         if not (np.isfinite(numbers).all() and self.spread > 0):
             raise ValueError(f"target '{self.name}': expected finite numbers and a positive spread, got {numbers}")
+        if self.readout in OF_LEVELS and any(self.references.values()):
+            raise ValueError(f"target '{self.name}': a {self.readout} has no references")
         centred = self.rank == "vector" or self.readout in ("dipole", "quadrupole")
         if centred and (self.mean or any(self.references.values())):
             raise ValueError(f"target '{self.name}': a {self.readout} has neither mean nor references")
@@ -85,7 +97,13 @@ class TargetSpec:
 
     @classmethod
     def fitted(
-        cls, name: str, rank: Rank, readout: Readout, labels: Sequence[Any], structures: Sequence[Structure]
+        cls,
+        name: str,
+        rank: Rank,
+        readout: Readout,
+        labels: Sequence[Any],
+        structures: Sequence[Structure],
+        known: Sequence[ElectronicRows] | None = None,
     ) -> Self:
         """Offset and spread from the labels of a training set, by least squares.
 
@@ -93,6 +111,7 @@ class TargetSpec:
             name, rank, readout: see the class.
             labels: one for each structure: a number, (3,), (3, 3); of each atom (n_atoms, ...).
             structures: the molecules.
+            known: what H0 says of each; needed for the readouts "homo", "lumo" and "gap".
         """
         elements = sorted({int(z) for s in structures for z in s.atomic_numbers})
         values = [np.asarray(label, dtype=np.float64) for label in labels]
@@ -106,9 +125,14 @@ class TargetSpec:
                 name, rank, readout, spread=_rms(flat - np.array([own[int(z)] for z in numbers])), references=own
             )
         stacked = np.stack(values)
+        if readout in OF_LEVELS:
+            if known is None:
+                raise ValueError(f"target '{name}': the readout '{readout}' needs electronic inputs")
+            levels = np.concatenate([one.levels.numpy() for one in known])
+            stacked = stacked - levels @ np.array(OF_LEVELS[readout])
         if rank == "vector" or readout in ("dipole", "quadrupole"):
             return cls(name, rank, readout, spread=_rms(stacked))
-        if readout == "mean":
+        if readout == "mean" or readout in OF_LEVELS:
             return cls(name, rank, readout, float(stacked.mean()), _rms(stacked - stacked.mean()))
         counts = np.array([[(s.atomic_numbers == z).sum() for z in elements] for s in structures], dtype=np.float64)
         if rank == "tensor":

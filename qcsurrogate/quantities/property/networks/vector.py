@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, ClassVar, NamedTuple, final
+from typing import ClassVar, NamedTuple, final
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,7 @@ from qcsurrogate.quantities.property.networks.base import (
     PropertyNetwork,
     perceptron,
 )
+from qcsurrogate.quantities.property.networks.electronic import ElectronicRows, ElectronicStart
 from qcsurrogate.quantities.property.networks.settings import NetworkSettings
 
 _SMALL = 1e-8
@@ -91,8 +92,10 @@ class VectorNetwork(PropertyNetwork):
     group: ClassVar[Group] = "O(3)"
     edges: ClassVar[EdgeKind] = "radius"
 
-    def __init__(self, elements: Sequence[int], settings: NetworkSettings) -> None:
-        super().__init__(elements, settings)
+    def __init__(
+        self, elements: Sequence[int], settings: NetworkSettings, start: ElectronicStart | None = None
+    ) -> None:
+        super().__init__(elements, settings, start)
         if settings.average_neighbours is None:
             raise ValueError("average_neighbours is set from the training set before a model is built")
         width = settings.channels
@@ -104,7 +107,7 @@ class VectorNetwork(PropertyNetwork):
         self.factors = nn.Linear(width, 2 * _TENSORS, bias=False)
         self.widths = FeatureWidths(width, width, _TENSORS)
 
-    def forward(self, graph: Graph, known: Any = None) -> AtomFeatures:
+    def forward(self, graph: Graph, known: ElectronicRows | None = None) -> AtomFeatures:
         edges, elements = graph.messages, self.element_index[graph.atomic_numbers]
         radial = self.radial(edges.lengths, elements[edges.target], elements[edges.source])
         decay = smooth_cutoff(edges.lengths, self.settings.message_cutoff).unsqueeze(1)
