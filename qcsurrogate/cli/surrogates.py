@@ -183,7 +183,7 @@ def _predict(options: argparse.Namespace) -> int:
             f"--cube density: the predictions of a {surrogate.kind} model, such as '{options.model}', have no electron "
             "density; expected a model of densities or Hamiltonians: leave --cube out"
         )
-    charge, spin = surrogate.method.charge, surrogate.method.spin
+    charge, spin = surrogate.default_state
     structures = [s for path in options.structures for s in read_structures(path, charge, spin)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", OutsideTrainingDomain)  # said below, for every structure
