@@ -6,16 +6,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any, Final, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qcsurrogate.errors import SpecError, suggestion
-from qcsurrogate.reference.atoms import FreeAtoms
-from qcsurrogate.reference.settings import Method
-from qcsurrogate.store.spec import SplitName
-from qcsurrogate.structures import Structure
+
+if TYPE_CHECKING:
+    from qcsurrogate.reference.atoms import FreeAtoms
+    from qcsurrogate.reference.settings import Method
+    from qcsurrogate.store.spec import SplitName
+    from qcsurrogate.structures import Structure
 
 Array = NDArray[np.float64]
 Rank = Literal["scalar", "vector", "tensor"]

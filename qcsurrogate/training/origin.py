@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ase.data import chemical_symbols
 from pydantic import ValidationError
@@ -19,9 +19,11 @@ from qcsurrogate.files.nested import differences
 from qcsurrogate.models.base import SurrogateModel
 from qcsurrogate.models.files import ModelMetadata, read_model
 from qcsurrogate.registry import Quantity
-from qcsurrogate.tables.sets import Description
 from qcsurrogate.training.config import Origin
 from qcsurrogate.training.outputs import MODEL_NAME
+
+if TYPE_CHECKING:
+    from qcsurrogate.tables.sets import Description
 
 ORIGIN_NAME: Final = "origin.safetensors"
 """The model file that a run began with, copied into its folder."""
@@ -163,8 +165,10 @@ class Beginning:
 
 
 def _conventions(model: SurrogateModel) -> dict[str, Any]:
-    """A description without bases, which are compared by their functions, and settings, which are compared before."""
-    return {k: v for k, v in model.description().items() if k != "settings" and not k.endswith("_basis")}
+    """A description without bases, which are compared by their functions, settings, which are compared before, and
+    statistics, which the model keeps."""
+    left_out = ("settings", "statistics")
+    return {k: v for k, v in model.description().items() if k not in left_out and not k.endswith("_basis")}
 
 
 def _symbols(atomic_numbers: Any) -> str:
