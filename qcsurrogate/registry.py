@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 BUILT_IN: Final[Mapping[str, str]] = {
     "density": "qcsurrogate.quantities.density",
     "hamiltonian": "qcsurrogate.quantities.hamiltonian",
+    "property": "qcsurrogate.quantities.property",
 }
 """The package's own quantities and their folders, imported when they are first asked for."""
 

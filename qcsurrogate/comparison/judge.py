@@ -32,6 +32,16 @@ class Judge(ABC):
     rules: ClassVar[Sequence[Rule]] = ()
     starts_scf: ClassVar[bool] = False
 
+    @property
+    def all_figures(self) -> Sequence[Figure]:
+        """Definitions of the figures of this surrogate, where they are not those of every one of its quantity."""
+        return self.figures
+
+    @property
+    def all_rules(self) -> Sequence[Rule]:
+        """Rules of this surrogate's figures."""
+        return self.rules
+
     @abstractmethod
     def measure(self, prediction: Any, reference: Any, *, on_grid: bool) -> Values:
         """Figures of one molecule; those that cost an integration over a grid only ``on_grid``.

@@ -127,7 +127,7 @@ def compare_subjects(
         settings=settings,
         data=_data_description(store, collection),
         models=[_model_description(subject, store, collection) for subject in subjects],
-        headline=headline(metrics, {label: judge.rules for label, judge in judges.items()}, saving),
+        headline=headline(metrics, {label: judge.all_rules for label, judge in judges.items()}, saving),
         metrics=metrics,
         breakdowns={label: found for label, judge in judges.items() if (found := judge.breakdown()) is not None},
         saving=saving,

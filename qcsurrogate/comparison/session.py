@@ -48,8 +48,8 @@ class Session:
     @staticmethod
     def _figures(judge: Judge) -> list[Figure]:
         """Everything that may be measured of one model, in the order of the report."""
-        figures = {f.name: f for f in (*judge.figures, *SHARED)}
-        if taken := {f.name for f in judge.figures if f != figures[f.name]}:
+        figures = {f.name: f for f in (*judge.all_figures, *SHARED)}
+        if taken := {f.name for f in judge.all_figures if f != figures[f.name]}:
             raise SpecError(f"the figure '{min(taken)}' is defined already; give yours another name")
         return list(figures.values())
 
