@@ -25,6 +25,7 @@ ORDER = [
     ("density",),
     ("sources",),
     ("store",),
+    ("tables",),
     ("clusters",),
     ("generation", "data"),
     ("nn",),

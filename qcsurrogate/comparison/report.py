@@ -18,20 +18,24 @@ def render_report(comparison: Comparison, showcase: Showcase) -> str:
     """The page as text; whatever comes from a file (names, paths) is escaped."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     template = environment.from_string((files("qcsurrogate.comparison") / _TEMPLATE).read_text(encoding="utf-8"))
-    method = comparison.data.method
     own = [s for label, judge in showcase.judges.items() for s in judge.sections(comparison, label)]
     count = comparison.data.compared
     when = f"{comparison.created[:16].replace('T', ' ')} UTC"
     return template.render(
         title=f"Surrogate against reference: {comparison.data.name}",
         subtitle=(
-            f"{method['xc'].upper()}/{method['basis']} · {count} molecule{'s' * (count != 1)} of the "
+            f"{_level(comparison)} · {count} molecule{'s' * (count != 1)} of the "
             f"{comparison.settings.split} split · {when} · took {duration(comparison.elapsed_s)}"
         ),
         warnings=_warnings(comparison),
         headline=comparison.headline,
         sections=[*own, *filter(None, sections.shared(comparison, showcase))],
     )
+
+
+def _level(comparison: Comparison) -> str:
+    functional, slash, basis = comparison.data.level.partition("/")
+    return f"{functional.upper()}{slash}{basis}" or "level of theory unknown"
 
 
 def _warnings(comparison: Comparison) -> list[str]:

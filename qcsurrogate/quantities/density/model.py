@@ -78,6 +78,7 @@ class DensityModel(SurrogateModel):
 
     kind: ClassVar[str] = "density"
     monitored: ClassVar[str] = "coefficient_norm_per_electron"
+    orbital_basis: BasisSet
 
     def __init__(
         self,

@@ -10,14 +10,14 @@ import numpy as np
 from qcsurrogate.basis import BasisSet
 from qcsurrogate.density.expansion import complete_basis, complete_coefficients
 from qcsurrogate.models.files import ModelMetadata
-from qcsurrogate.prediction.surrogate import Surrogate
+from qcsurrogate.prediction.surrogate import KohnShamSurrogate
 from qcsurrogate.quantities.density.model import DensityModel
 from qcsurrogate.quantities.density.prediction import DensityPrediction
 from qcsurrogate.structures import Structure
 
 
 @final
-class DensitySurrogate(Surrogate[DensityPrediction]):
+class DensitySurrogate(KohnShamSurrogate[DensityPrediction]):
     """Predicts electron densities: free atoms plus the network's expansion.
 
     Attributes:

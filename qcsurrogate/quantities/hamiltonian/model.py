@@ -143,6 +143,7 @@ class HamiltonianModel(SurrogateModel):
 
     kind: ClassVar[str] = "hamiltonian"
     monitored: ClassVar[str] = "correction_mae"
+    orbital_basis: BasisSet
 
     def __init__(
         self, basis: BasisSet, settings: HamiltonianSettings, potentials: AtomicPotentials, n_components: int = 1
