@@ -16,7 +16,7 @@ _LIMIT = 1024
 DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "naive": {"layers": 4, "channels": 64},
     "invariant": {"layers": 2, "channels": 96},
-    "vector": {"layers": 3, "channels": 64, "gaussians": 24, "message_cutoff": 10.0},
+    "vector": {"layers": 3, "channels": 48, "gaussians": 24, "message_cutoff": 10.0},
     "tensor_product": {
         "layers": 2, "channels": 16, "edge_channels": 16, "l_max": 2, "gaussians": 24, "message_cutoff": 10.0,
         "readout": 64,

@@ -30,11 +30,12 @@ from qcsurrogate.quantities.property.networks.electronic import ElectronicRows, 
 from qcsurrogate.quantities.property.networks.settings import NetworkSettings
 
 _SMALL = 1e-8
+_POLAR_PER_AXIAL = 4
 _TENSORS = 8
 
 
 class _Held(NamedTuple):
-    """Of every atom (n_atoms, c) scalars, and (n_atoms, 3, c) polar and axial vectors."""
+    """Of every atom (n_atoms, c) scalars, (n_atoms, 3, c) polar and (n_atoms, 3, fewer) axial vectors."""
 
     scalars: Tensor
     polar: Tensor
@@ -44,44 +45,52 @@ class _Held(NamedTuple):
 class _Messages(nn.Module):
     """What neighbours say: their scalars and vectors, the direction to them, and cross products with it."""
 
-    def __init__(self, width: int, n_radial: int) -> None:
+    def __init__(self, width: int, axial: int, n_radial: int) -> None:
         super().__init__()
-        self.width = width
-        self.of_sender = perceptron(width, width, 6 * width)
-        self.of_distance = nn.Linear(n_radial, 6 * width)
+        self.sizes = [width, width, width, axial, axial, axial]
+        self.of_sender = perceptron(width, width, sum(self.sizes))
+        self.of_distance = nn.Linear(n_radial, sum(self.sizes))
+        self.fewer = nn.Linear(width, axial, bias=False)
+        self.more = nn.Linear(axial, width, bias=False)
 
     def forward(self, held: _Held, graph: Graph, radial: Tensor, decay: Tensor, scale: float) -> _Held:
         edges = graph.messages
         weights = gather(self.of_sender(held.scalars), edges.source) * self.of_distance(radial) * decay
-        scalars, along, polar, axial, to_axial, to_polar = weights.split(self.width, dim=1)
+        scalars, along, polar, axial, to_axial, to_polar = weights.split(self.sizes, dim=1)
         direction = (edges.vectors / edges.lengths.unsqueeze(1)).unsqueeze(2)
-        v, a = gather(held.polar, edges.source), gather(held.axial, edges.source)
-        vectors = direction * _spread(along) + v * _spread(polar) + _cross(a, direction) * _spread(to_polar)
-        pseudo = a * _spread(axial) + _cross(v, direction) * _spread(to_axial)
-        both = torch.cat([scalars.unsqueeze(1), vectors, pseudo], dim=1)
-        total = scatter_sum(both, edges.target, graph.n_atoms) * scale
-        return _Held(total[:, 0], total[:, 1:4], total[:, 4:])
+        v, u, a = (gather(x, edges.source) for x in (held.polar, self.fewer(held.polar), held.axial))
+        parts = (
+            scalars.unsqueeze(1),
+            direction * _spread(along) + v * _spread(polar),
+            _cross(a, direction) * _spread(to_polar),
+            a * _spread(axial) + _cross(u, direction) * _spread(to_axial),
+        )
+        said, vectors, of_axial, pseudo = (scale * scatter_sum(x, edges.target, graph.n_atoms) for x in parts)
+        return _Held(said.squeeze(1), vectors + self.more(of_axial), pseudo)
 
 
 class _Update(nn.Module):
     """What an atom makes of its own scalars and vectors."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, axial: int) -> None:
         super().__init__()
-        self.width = width
-        self.polar = nn.Linear(width, 3 * width, bias=False)
-        self.axial = nn.Linear(width, 2 * width, bias=False)
-        self.weights = perceptron(3 * width, width, 6 * width)
+        self.width, self.n_axial = width, axial
+        self.polar = nn.Linear(width, 2 * width + 2 * axial, bias=False)
+        self.axial = nn.Linear(axial, 2 * axial, bias=False)
+        self.more = nn.Linear(axial, width, bias=False)
+        self.sizes = [width, width, width, axial, axial, axial]
+        self.weights = perceptron(2 * width + axial, width, sum(self.sizes))
 
     def forward(self, held: _Held) -> _Held:
-        u, v, w = self.polar(held.polar).split(self.width, dim=2)
-        a, b = self.axial(held.axial).split(self.width, dim=2)
+        few = self.n_axial
+        u, v, p, q = self.polar(held.polar).split([self.width, self.width, few, few], dim=2)
+        a, b = self.axial(held.axial).split(few, dim=2)
         invariants = torch.cat([held.scalars, _length(v), _length(a)], dim=1)
-        plain, product, polar, axial, to_polar, to_axial = self.weights(invariants).split(self.width, dim=1)
+        plain, product, polar, axial, to_polar, to_axial = self.weights(invariants).split(self.sizes, dim=1)
         return _Held(
             plain + product * (u * v).sum(1),
-            u * _spread(polar) + _cross(a, v) * _spread(to_polar),
-            b * _spread(axial) + _cross(v, w) * _spread(to_axial),
+            u * _spread(polar) + self.more(_cross(a, p) * _spread(to_polar)),
+            b * _spread(axial) + _cross(p, q) * _spread(to_axial),
         )
 
 
@@ -102,8 +111,10 @@ class VectorNetwork(PropertyNetwork):
         self.scale = 1.0 / math.sqrt(settings.average_neighbours)
         self.embedding = nn.Embedding(len(self.elements), width)
         self.radial = RadialBasis(len(self.elements), settings.gaussians, settings.message_cutoff)
-        self.messages = nn.ModuleList(_Messages(width, self.radial.n_out) for _ in range(settings.layers))
-        self.updates = nn.ModuleList(_Update(width) for _ in range(settings.layers))
+        self.n_axial = max(1, width // _POLAR_PER_AXIAL)
+        layers = range(settings.layers)
+        self.messages = nn.ModuleList(_Messages(width, self.n_axial, self.radial.n_out) for _ in layers)
+        self.updates = nn.ModuleList(_Update(width, self.n_axial) for _ in layers)
         self.factors = nn.Linear(width, 2 * _TENSORS, bias=False)
         self.widths = FeatureWidths(width, width, _TENSORS)
 
@@ -112,8 +123,8 @@ class VectorNetwork(PropertyNetwork):
         radial = self.radial(edges.lengths, elements[edges.target], elements[edges.source])
         decay = smooth_cutoff(edges.lengths, self.settings.message_cutoff).unsqueeze(1)
         scalars = self.embedding(elements)
-        nothing = scalars.new_zeros(graph.n_atoms, 3, scalars.shape[1])
-        held = _Held(scalars, nothing, nothing)
+        nothing = (scalars.new_zeros(graph.n_atoms, 3, width) for width in (scalars.shape[1], self.n_axial))
+        held = _Held(scalars, *nothing)
         for messages, update in zip(self.messages, self.updates, strict=True):
             held = _sum(held, messages(held, graph, radial, decay, self.scale))
             held = _sum(held, update(held))
@@ -137,8 +148,9 @@ def _spread(weights: Tensor) -> Tensor:
 
 
 def _cross(one: Tensor, other: Tensor) -> Tensor:
-    """Channel by channel, (n, 3, c) and (n, 3, c or 1)."""
-    return torch.linalg.cross(*torch.broadcast_tensors(one, other), dim=1)
+    """Channel by channel, (n, 3, c) and (n, 3, c or 1); torch.linalg.cross is many times slower in this layout."""
+    (x, y, z), (u, v, w) = one.unbind(1), other.unbind(1)
+    return torch.stack([y * w - z * v, z * u - x * w, x * v - y * u], dim=1)
 
 
 def _length(vectors: Tensor) -> Tensor:
