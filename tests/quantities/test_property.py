@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -160,18 +161,12 @@ def test_standardised_labels_have_the_spread_of_one(table):
 
 
 def test_training_learns(table, tmp_path):
-    settings = [*SHORT, "model.targets=[alpha]", "training.steps=60", "training.validate_every=60"]
-    settings += ["training.warmup_steps=5", "training.ema_decay=0.9"]
-    first = train_surrogate("property", table, tmp_path / "run", overrides=settings, quiet=True)
-    data = open_table(table)
-    model, _ = read_model(first.model_path)
-    structures = [data.structure(key) for key in data.keys("train")]
-    truth = np.array(data.labels(["alpha"], data.keys("train"))["alpha"])
-    errors = {
-        name: np.abs(np.array([own["alpha"] for own in values]) - truth).mean()
-        for name, values in (("network", model.predict(structures)), ("without", model.expected(structures)))
-    }
-    assert errors["network"] < 0.6 * errors["without"]
+    settings = [*SHORT, "model.targets=[alpha]", "training.steps=60", "training.validate_every=15"]
+    settings += ["training.warmup_steps=5", "training.learning_rate=0.01"]
+    train_surrogate("property", table, tmp_path / "run", overrides=settings, quiet=True)
+    with (tmp_path / "run" / "metrics.csv").open(newline="") as file:
+        losses = [float(row["train_loss"]) for row in csv.DictReader(file)]
+    assert losses[-1] < 0.7 * losses[0]
 
 
 @pytest.mark.parametrize("encoder", [SMALL, {"network": "invariant", "channels": 8}], ids=["so2", "invariant"])
