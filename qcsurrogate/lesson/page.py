@@ -141,12 +141,12 @@ def contest_table(results: Sequence[Result]) -> Table:
         (
             "network",
             "symmetry",
-            "training molecules",
+            "molecules",
             "parameters",
-            "CPU time (s)",
-            "error as given (a₀²)",
-            "error turned (a₀²)",
-            "change by turning (a₀²)",
+            "CPU (s)",
+            "as given (a₀²)",
+            "turned (a₀²)",
+            "change (a₀²)",
         ),
         [
             (
@@ -161,7 +161,7 @@ def contest_table(results: Sequence[Result]) -> Table:
             )
             for r in results
         ],
-        "Mean absolute errors of <r²> on the same test molecules",
+        "Mean absolute errors of <r²> on test molecules as given and turned, and how much a turn changes a prediction",
         text_columns=2,
     )
 
@@ -198,7 +198,7 @@ def _checks(checks: Sequence[Check]) -> Table:
 def _task(settings: LessonSettings) -> tuple[str, ...]:
     return (
         "One task for all: the electronic spatial extent <r²> of QM9 molecules with at most eight heavy atoms, from "
-        f"the same {number(settings.test)} test molecules at most and nested parts of the same training molecules. "
+        f"the same {settings.test} test molecules and nested parts of the same training molecules. "
         f"Every network makes {settings.steps:,} steps with {settings.batch_size} molecules each, with the same "
         "optimiser, and is read out as a sum over atoms; what elements contribute on average is taken away first.",
         "Turning the training molecules at random in every step (data augmentation) teaches a network without symmetry "

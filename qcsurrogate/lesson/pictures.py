@@ -107,7 +107,7 @@ def draw_contest(results: Sequence[Result], file_format: str) -> bytes:
         grid[0].plot([], [], color=MUTED, lw=1.2, ls="--", marker="o", mfc="white", ms=5, label="the same, turned")
         grid[0].figure.legend(loc="outside lower center", ncols=3)
 
-    return rendered(panels, (12.0, 4.8), file_format, ncols=3, sharey=True)
+    return rendered(panels, (10.6, 4.8), file_format, ncols=3, sharey=True)
 
 
 def _errors(axes: Axes, x: Sequence[float], results: Sequence[Result], colour: str, marker: str, label: str) -> None:
@@ -134,7 +134,7 @@ def draw_convolution(image: Array, kernel: Array, shift: tuple[int, int], file_f
             left = float(np.abs(before - after).max()) / most
             _pixels(grid[row, 3], before - after, most, f"difference: up to {_percent(left)}", "RdBu_r")
 
-    return rendered(panels, (11.0, 5.6), file_format, nrows=2, ncols=4)
+    return rendered(panels, (10.6, 5.5), file_format, nrows=2, ncols=4)
 
 
 def _percent(share: float) -> str:

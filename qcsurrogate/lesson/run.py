@@ -49,15 +49,17 @@ def lesson(
     *,
     contestants: Sequence[Contestant] = CONTESTANTS,
     workers: int | None = None,
+    formats: Sequence[str] = ("png", "svg"),
     quiet: bool = False,
 ) -> Lesson:
-    """Compute everything and write ``lesson.html``, ``lesson.json``, ``lesson.md`` and the figures as PNG and SVG.
+    """Compute everything and write ``lesson.html``, ``lesson.json``, ``lesson.md`` and the figures.
 
     Args:
         out: folder, made if it does not exist.
         settings: how much is trained.
         contestants: which networks; those of :data:`SHOWN` are needed.
         workers: processes that train, of one thread each; as many as there are cores, at most four, if None.
+        formats: of the figures' files; those in the page are SVG.
         quiet: no progress.
 
     Raises:
@@ -93,7 +95,7 @@ def lesson(
         [found[c.key, size] for c in contestants for size in settings.sizes],
         time.perf_counter() - began,
     )
-    _write(measured, image, out)
+    _write(measured, image, out, formats)
     return measured
 
 
@@ -149,17 +151,17 @@ def _molecule_checks(seen: dict[str, Poses]) -> list[Check]:
     return [Check(claim, "turned", "as given", seen[key].change, equal) for key, claim, equal in claims if key in seen]
 
 
-def _write(measured: Lesson, image: NDArray[np.float64], out: Path) -> None:
-    vector: dict[str, bytes] = {}
-    for file_format in ("png", "svg"):
+def _write(measured: Lesson, image: NDArray[np.float64], out: Path, formats: Sequence[str]) -> None:
+    in_page: dict[str, bytes] = {}
+    for file_format in sorted({*formats, "svg"}):
         drawn = {
             "convolution": draw_convolution(image, KERNEL, SHIFT, file_format),
             "contest": draw_contest(measured.results, file_format),
             **{f"poses_{name}": draw_poses(seen, file_format) for name, seen in measured.poses.items()},
         }
-        for name, content in drawn.items():
+        for name, content in drawn.items() if file_format in formats else ():
             write_output(out / f"{name}.{file_format}", content, "a figure of the lesson")
-        vector = drawn
+        in_page = drawn if file_format == "svg" else in_page
     figures = {
         "settings": asdict(measured.settings),
         "checks": [{**asdict(check), "holds": check.holds} for check in measured.checks],
@@ -168,4 +170,4 @@ def _write(measured: Lesson, image: NDArray[np.float64], out: Path) -> None:
     }
     write_output(out / FIGURES_NAME, json_bytes(figures), "the figures of the lesson")
     write_output(out / "lesson.md", markdown(measured).encode(), "the tables of the lesson")
-    write_output(out / PAGE_NAME, render(measured, vector).encode(), "the lesson")
+    write_output(out / PAGE_NAME, render(measured, in_page).encode(), "the lesson")

@@ -14,7 +14,7 @@ from qcsurrogate.cli import main
 from qcsurrogate.errors import SpecError
 from qcsurrogate.lesson.contest import CONTESTANTS, Contestant, LessonSettings, judged, train
 from qcsurrogate.lesson.page import Lesson
-from qcsurrogate.lesson.pictures import readable_on
+from qcsurrogate.lesson.pictures import draw_contest, readable_on
 from qcsurrogate.lesson.poses import example, poses
 from qcsurrogate.lesson.run import ROTATION, lesson
 from qcsurrogate.quantities.property.networks import NETWORKS, NetworkSettings
@@ -32,7 +32,7 @@ SMALL = (
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Lesson]:
     out = tmp_path_factory.mktemp("lesson")
-    return out, lesson(out, SETTINGS, contestants=SMALL, workers=1, quiet=True)
+    return out, lesson(out, SETTINGS, contestants=SMALL, workers=1, formats=["svg"], quiet=True)
 
 
 def test_the_page_stands_alone_and_holds_every_table(written: tuple[Path, Lesson]) -> None:
@@ -45,9 +45,12 @@ def test_the_page_stands_alone_and_holds_every_table(written: tuple[Path, Lesson
     assert all(check.holds for check in measured.checks)
     assert "This does not hold" not in page
     for name in ("contest", "convolution", "poses_naive", "poses_invariant"):
-        assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert b"<svg" in (out / f"{name}.svg").read_bytes()
     assert (out / "lesson.md").read_text(encoding="utf-8").count("---: |\n") == 4
+
+
+def test_pictures_are_drawn_as_png_too(written: tuple[Path, Lesson]) -> None:
+    assert draw_contest(written[1].results, "png").startswith(b"\x89PNG")
 
 
 def test_the_figures_are_those_of_every_network_and_size(written: tuple[Path, Lesson]) -> None:

@@ -150,6 +150,19 @@ def test_every_network_has_the_symmetry_it_declares_and_no_other(name: str) -> N
             assert max(found.values()) <= 1e-9, found
 
 
+@pytest.mark.parametrize("name", [case for case in CASES if NETWORKS[case.split(",")[0]].edges == "radius"])
+def test_nothing_jumps_where_atoms_come_into_reach(name: str) -> None:
+    predict = Predictor(name)
+    reach, step = predict.settings.message_cutoff, 1e-9
+    near, far = (
+        Structure([8, 1, 1, 7], np.concatenate([WATER.positions, [[0.0, 0.0, 0.1 - reach - sign * step]]]), spin=1)
+        for sign in (-1.0, 1.0)
+    )
+    assert len(predict.graphs.graph(near).messages) == len(predict.graphs.graph(far).messages) + 2
+    before, behind = predict([near]), predict([far])
+    assert max(float((before[target] - behind[target]).abs().max()) for target in before) < 1e-6
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_a_batch_holds_what_its_molecules_hold_alone(name: str) -> None:
     predict = Predictor(name)
