@@ -8,7 +8,7 @@ same references, what elements contribute on average.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -121,9 +121,9 @@ class LessonModel(nn.Module):
         return torch.cat(found).numpy()
 
     def graph(self, structures: Sequence[Structure]) -> Graph:
-        """Of these molecules, float32."""
-        settings = graph_settings(self.network.settings)
-        return collate([settings.graph(structure, torch.float32) for structure in structures])
+        """Of these molecules, in the precision of the weights."""
+        settings, dtype = graph_settings(self.network.settings), next(self.parameters()).dtype
+        return collate([settings.graph(structure, dtype) for structure in structures])
 
 
 @dataclass(frozen=True)
@@ -155,8 +155,6 @@ def train(
     structures: Sequence[Structure],
     labels: NDArray[np.float64],
     settings: LessonSettings,
-    *,
-    on_step: Callable[[int], None] = lambda step: None,
 ) -> tuple[LessonModel, float]:
     """A trained model (the moving average of its weights), and the CPU seconds that it took.
 
@@ -164,7 +162,6 @@ def train(
         contestant: what is trained.
         structures, labels: training molecules and their (n,) <r^2>, a0^2.
         settings: steps, batches, seed.
-        on_step: told the number of every step done.
     """
     target = TargetSpec.fitted(TARGET, "scalar", "sum", labels.tolist(), structures)
     of_graphs = graph_settings(contestant.settings)
@@ -195,7 +192,6 @@ def train(
         for optimiser in optimisers:
             optimiser.step()
         average.update(model, step + 1)
-        on_step(step + 1)
     return average.network, time.process_time() - began
 
 
@@ -222,13 +218,6 @@ def judged(
         float(np.abs(rotated - labels).mean()),
         float(np.abs(rotated - plain).mean()),
     )
-
-
-def parts(count: int, settings: LessonSettings) -> tuple[Mapping[int, NDArray[np.int64]], NDArray[np.int64]]:
-    """Indices of the training molecules of every size, nested, and of the test molecules."""
-    order = np.random.default_rng(settings.seed).permutation(count)
-    test, rest = order[: settings.test], order[settings.test :]
-    return {size: rest[:size] for size in settings.sizes}, test
 
 
 def _turned(graph: Graph, seed: tuple[int, int]) -> Tensor:
