@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 
+from qcsurrogate.cli import main
 from qcsurrogate.errors import SpecError, StoreError, StructureError
 from qcsurrogate.store.store import Store
 from qcsurrogate.tables.opening import open_set
@@ -123,6 +124,12 @@ def test_yaml_that_does_not_fit(text, words, tmp_path):
     with pytest.raises(SpecError, match=words) as caught:
         open_set(spec)
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_the_schema_is_printed(capsys):
+    assert main(["schema", "table"]) == 0
+    schema = json.loads(capsys.readouterr().out)
+    assert {"structures", "split", "duplicates", "level"} <= schema["properties"].keys()
 
 
 def test_structures_alone_are_a_table_without_labels(tmp_path):
