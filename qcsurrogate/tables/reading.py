@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -20,6 +21,10 @@ from qcsurrogate.tables.sets import Array, Target
 
 PYG_STRUCTURES: Final = "gdb9.sdf"
 PYG_LABELS: Final = "gdb9.sdf.csv"
+
+TAKEN: Final = ("atomic_numbers", "positions", "charge", "spin")
+"""What structures have in files of predictions."""
+_NAME: Final = re.compile(rf"(?!(?:{'|'.join(TAKEN)})$)[A-Za-z0-9._+-]{{1,40}}")
 
 _LABELS: Final = ("targets", "target_names", "target_units", "target_extensive", "gdb_index")
 
@@ -102,6 +107,11 @@ def _read_npz(path: Path, geometries: Geometries) -> Read:
             f"{names.shape}; expected ({n}, n_targets) numbers, a row for each structure, and as many names"
         )
     words = _words(names)
+    if bad := [word for word in words if not _NAME.fullmatch(word)]:
+        raise StructureError(
+            f"'{path}': '{bad[0][:60]}' is no name of a target; expected at most 40 letters, digits and ._+-, and "
+            f"none of {', '.join(TAKEN)}"
+        )
     if len(set(words)) < len(words):
         raise StructureError(f"'{path}': a name in target_names is there twice; expected each once: {', '.join(words)}")
     columns = dict(zip(words, np.asarray(values, dtype=np.float64).T, strict=True))

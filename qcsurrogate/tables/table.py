@@ -96,6 +96,10 @@ class Table:
 
     def dataset_hash(self) -> str:
         """A hash of the spec, but for what only describes it, of all structures, labels and parts."""
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> str:
         spec = {key: value for key, value in self.spec.identity().items() if key not in DESCRIPTIVE}
         del spec["structures"]  # what they came to is hashed itself, wherever it was read from
         digest = hashlib.sha256(json.dumps(spec | {"targets": list(self.targets)}, sort_keys=True).encode())
