@@ -18,9 +18,7 @@ def add_commands(commands: Commands) -> None:
         "qcsurrogate lesson --out lesson",
         _lesson,
         argument("--out", default="lesson", metavar="DIR", help="folder of page and figures (default: lesson)"),
-        argument(
-            "--steps", type=positive, metavar="N", help="training steps of every network (default: 1500, for figures)"
-        ),
+        argument("--steps", type=positive, metavar="N", help="training steps of every network (default: 600)"),
         argument("--workers", type=positive, metavar="N", help="processes that train (default: one per core, up to 4)"),
         argument("--seed", type=count, default=0, metavar="N", help="of molecules, weights and turns (default: 0)"),
         QUIET,

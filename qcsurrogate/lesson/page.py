@@ -200,7 +200,9 @@ def _task(settings: LessonSettings) -> tuple[str, ...]:
         "One task for all: the electronic spatial extent <r²> of QM9 molecules with at most eight heavy atoms, from "
         f"the same {settings.test} test molecules and nested parts of the same training molecules. "
         f"Every network makes {settings.steps:,} steps with {settings.batch_size} molecules each, with the same "
-        "optimiser, and is read out as a sum over atoms; what elements contribute on average is taken away first.",
+        "optimiser, and is read out as a sum over atoms; what elements contribute on average is taken away first. The "
+        "last network is also told the form of <r²>: populations of atoms times their squared distances from the "
+        "centre of nuclear charge, dipoles on atoms, extents of atoms.",
         "Turning the training molecules at random in every step (data augmentation) teaches a network without symmetry "
         "what the others know; it has to be learned, and never becomes exact.",
     )
