@@ -1,4 +1,4 @@
-"""From a store to a model file: data, network, training and provenance put together."""
+"""From a data set to a model file: data, network, training and provenance put together."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ import torch
 from ase.data import chemical_symbols
 
 from qcsurrogate.domain import Domain
-from qcsurrogate.errors import TrainingError
+from qcsurrogate.errors import StoreError, TrainingError
 from qcsurrogate.models.base import SurrogateModel
 from qcsurrogate.models.files import ModelMetadata, read_metadata
 from qcsurrogate.reference.atoms import FreeAtoms, free_atoms, free_atoms_to_dict
 from qcsurrogate.registry import Quantity, find_quantity
 from qcsurrogate.store.spec import SplitName
 from qcsurrogate.store.store import Store
+from qcsurrogate.tables.opening import open_set
+from qcsurrogate.tables.sets import StructureSet
+from qcsurrogate.tables.table import Table
 from qcsurrogate.training.config import RunConfig, load_run_config
 from qcsurrogate.training.loop import TrainingData, train
 from qcsurrogate.training.origin import ORIGIN_NAME, Beginning
@@ -40,16 +43,17 @@ def train_surrogate(
     training_keys: Sequence[str] | None = None,
     quiet: bool = False,
 ) -> TrainingResult:
-    """Train a model on a store, or go on where an earlier start in ``out`` stopped.
+    """Train a model on a store or a table, or go on where an earlier start in ``out`` stopped.
 
     With ``origin`` a model is fine-tuned. Its weights, its network, the statistics of its
-    labels and its H0 stay. The store must have its basis and no element that it does not know. The new
-    model's domain is that of both training sets, or, where the store is of another level of
-    theory, that of the store alone.
+    labels and its H0 stay. The data must have its basis and no element that it does not know. The new
+    model's domain is that of both training sets, or, where the data are of another level of
+    theory, that of these alone.
 
     Args:
-        kind: name of a quantity, such as ``hamiltonian`` or ``density``.
-        store: folder of the store.
+        kind: name of a quantity, such as ``hamiltonian``, ``density`` or ``property``.
+        store: folder of the store; for quantities that need no references also a file or folder of structures,
+            with labels or without, the YAML file of a table, or the name of one that comes with the package.
         out: folder of the run; it will hold ``model.safetensors``, ``metrics.csv``, a checkpoint.
         config: YAML file with the sections ``model`` and ``training``; without one the run's own
             ``config.yaml`` if ``out`` holds a run, else defaults.
@@ -62,7 +66,8 @@ def train_surrogate(
 
     Raises:
         SpecError: for an unknown kind, preset or key, or an impossible value.
-        StoreError: if the store cannot be read, or lacks what this kind is trained on.
+        StoreError: if the data cannot be read, or lack what this kind is trained on.
+        StructureError: if a table is damaged.
         TrainingError: if the run cannot start, resume or go on.
     """
     quantity, out = find_quantity(kind), Path(out)
@@ -74,15 +79,15 @@ def train_surrogate(
     settings = None if beginning is None else beginning.settings
     run = load_run_config(quantity.settings, source, overrides, model=settings, presets=quantity.presets, preset=preset)
     run, beginning = _begun(run, beginning, out, quantity)
-    whole = Store.open(store)
+    whole = open_data(quantity, store)
     opened = whole if training_keys is None else whole.training_on(training_keys)
     model, train_data, validation_data = _model_and_data(
         quantity, run, opened, beginning, progress=not quiet and sys.stderr.isatty()
     )
-    notes: list[str] = []
+    notes = list(whole.notes) if isinstance(whole, Table) else []
     if beginning is not None:
-        notes = beginning.adopt(model, opened.path)
-        if changes := beginning.level_changes(opened.spec.method):
+        notes += beginning.adopt(model, opened.path)
+        if changes := beginning.level_changes(opened.spec):
             notes.append(
                 f"another level of theory ({'; '.join(changes)}): the model will stand for that of the store, and its "
                 "domain is that of the store alone"
@@ -90,19 +95,41 @@ def train_surrogate(
         model = beginning.model.to(torch.float64 if run.training.precision == 64 else torch.float32)
         beginning.copy_to(out)
     domain = Domain.fit(opened.structure(key) for key in opened.keys("train"))
-    unknown = free_atoms(set(model.elements) - set(opened.atoms), opened.spec.method)  # known to the origin alone
-    atoms = {z: (unknown | dict(opened.atoms))[z] for z in model.elements}
     return train(
         model,
         train_data,
         validation_data,
         run,
         out,
-        on_metadata=partial(_metadata, model, whole, domain, beginning, atoms),
+        on_metadata=partial(_metadata, model, whole, domain, beginning, _atoms(opened, model)),
         dataset_hash=opened.dataset_hash(),
         notes=notes,
         quiet=quiet,
     )
+
+
+def open_data(quantity: Quantity, source: str | Path) -> Store | Table:
+    """The data that a quantity is to be trained or measured on.
+
+    Raises:
+        StoreError: if there are none, or the quantity needs a store and this is a table.
+        SpecError, StructureError: if a table cannot be read.
+    """
+    found = open_set(source)
+    if quantity.needs_store and not isinstance(found, Store):
+        raise StoreError(
+            f"'{source}' is a table of structures; expected a store: {quantity.name} models learn from the "
+            "Kohn-Sham references that `qcsurrogate generate` makes"
+        )
+    return found
+
+
+def _atoms(data: StructureSet, model: SurrogateModel) -> FreeAtoms:
+    """Free atoms of the model's elements; none where the labels are of no method of ours."""
+    if data.spec.method is None:
+        return {}
+    unknown = free_atoms(set(model.elements) - set(data.atoms), data.spec.method)  # known to the origin alone
+    return {z: (unknown | dict(data.atoms))[z] for z in model.elements}
 
 
 def _begun(
@@ -137,12 +164,12 @@ def config_schema(kind: str) -> dict[str, Any]:
 
 
 def _model_and_data(
-    quantity: Quantity, run: RunConfig[Any], store: Store, beginning: Beginning | None, *, progress: bool
+    quantity: Quantity, run: RunConfig[Any], store: Store | Table, beginning: Beginning | None, *, progress: bool
 ) -> tuple[SurrogateModel, TrainingData, TrainingData]:
     """An untrained model with the statistics of its training set, the training and the validation data."""
     elements = _elements(store, "train")
     if beginning is not None:
-        beginning.require_store(store.path, store.spec.method, elements | _elements(store, "validation"))
+        beginning.require_data(store.path, store.spec, elements | _elements(store, "validation"))
         elements = set(beginning.model.elements)
     if unseen := sorted(_elements(store, "validation") - elements):
         symbols = ", ".join(chemical_symbols[z] for z in unseen)
@@ -162,7 +189,7 @@ def _model_and_data(
     return quantity.new_model(run.model, train_data, seed=run.training.seed), train_data, validation_data
 
 
-def _elements(store: Store, split: SplitName) -> set[int]:
+def _elements(store: StructureSet, split: SplitName) -> set[int]:
     """Atomic numbers of the complete records of a split; of all that was planned where there is none."""
     structures = [store.structure(key) for key in store.keys(split)]
     return {int(z) for s in structures for z in s.atomic_numbers} or set(store.atoms)
@@ -170,7 +197,7 @@ def _elements(store: Store, split: SplitName) -> set[int]:
 
 def _metadata(
     model: SurrogateModel,
-    store: Store,
+    store: StructureSet,
     domain: Domain,
     beginning: Beginning | None,
     atoms: FreeAtoms,
@@ -178,21 +205,22 @@ def _metadata(
     provenance: Mapping[str, Any],
 ) -> ModelMetadata:
     """What a model file says about itself and where it comes from."""
-    method, training = store.spec.method, dict(provenance)
+    training = dict(provenance)
     seen: Domain | None = domain
     if beginning is not None:
-        seen = beginning.domain(domain, method, provenance["step"])
+        seen = beginning.domain(domain, store.spec, provenance["step"])
         training["origin"] = beginning.provenance()
         training["config"] = provenance["config"] | {"origin": None}  # said above, without folders of this machine
     return ModelMetadata(
         kind=model.kind,
         description=model.description(),
-        method=method,
+        method=store.spec.method,
+        level=store.spec.level,
         atoms=free_atoms_to_dict(atoms),
         spec=store.spec.identity(),
         dataset_hash=store.dataset_hash(),
         elements=model.elements,
-        units=dict(find_quantity(model.kind).units),
+        units=dict(model.units or find_quantity(model.kind).units),
         training=training,
         metrics=dict(metrics),
         versions=installed_versions(_PACKAGES),

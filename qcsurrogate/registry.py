@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from qcsurrogate.prediction.results import Prediction
     from qcsurrogate.prediction.surrogate import Surrogate
     from qcsurrogate.store.spec import SplitName
-    from qcsurrogate.store.store import Store
     from qcsurrogate.training.loop import TrainingData
 
 BUILT_IN: Final[Mapping[str, str]] = {
     "density": "qcsurrogate.quantities.density",
     "hamiltonian": "qcsurrogate.quantities.hamiltonian",
+    "property": "qcsurrogate.quantities.property",
 }
 """The package's own quantities and their folders, imported when they are first asked for."""
 
@@ -51,6 +51,8 @@ class Quantity(ABC):
         ranking: figures of the report's table of worst molecules, most telling first: the first
             that was measured orders them.
         floors: figures that no network can bring below others, and these: what the labels leave.
+        needs_store: whether it learns from Kohn-Sham references, and so from stores alone; others may be
+            given any :class:`qcsurrogate.tables.sets.StructureSet`, with labels or without.
     """
 
     name: ClassVar[str]
@@ -61,11 +63,12 @@ class Quantity(ABC):
     validation_unit: ClassVar[str] = ""
     ranking: ClassVar[tuple[str, ...]] = ()
     floors: ClassVar[Mapping[str, str]] = {}
+    needs_store: ClassVar[bool] = True
 
     @abstractmethod
     def read_labels(
         self,
-        store: Store,
+        store: Any,
         splits: Sequence[SplitName],
         settings: Any,
         *,
@@ -77,7 +80,7 @@ class Quantity(ABC):
         """Labels and graphs of some splits; what is fitted to labels is fitted to the training split.
 
         Args:
-            store: where to read.
+            store: where to read: a :class:`qcsurrogate.store.store.Store`; a table too, unless ``needs_store``.
             splits: of train, validation and test.
             settings: of the network, of type ``self.settings``.
             elements: atomic numbers of the training set; bases and reach are those of these.

@@ -139,7 +139,8 @@ def assert_continuous(
         return Structure(numbers, np.concatenate([first.positions, moving + distance * direction]), charge, spin)
 
     largest = 0.0
-    for reach in sorted({r for r in (model.graphs.message_cutoff, model.graphs.pair_cutoff) if r is not None}):
+    reaches = {r for r in (model.graphs.message_cutoff, model.graphs.pair_cutoff) if r is not None and np.isfinite(r)}
+    for reach in sorted(reaches):
         for i, position in enumerate(first.positions):
             for j, other in enumerate(moving):
                 # |other + t direction - position| = reach, the larger t

@@ -20,6 +20,9 @@ HARTREE_PER_EV: Final = 1.0 / EV_PER_HARTREE
 MICROHARTREE_PER_HARTREE: Final = 1e6
 MILLIELECTRONVOLT_PER_HARTREE: Final = 1e3 * EV_PER_HARTREE
 
+KCAL_PER_MOL_PER_HARTREE: Final = 627.509474
+"""Energy of a mole, thermochemical calories."""
+
 DEBYE_PER_ATOMIC_UNIT: Final = 2.541746473
 """Electric dipole: one electron charge times one bohr, in debye."""
 

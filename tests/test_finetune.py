@@ -37,6 +37,11 @@ PEROXIDE = Equilibrium(
 SHORT = ("training.steps=12", "training.validate_every=4", "training.warmup_steps=1")
 
 
+def described(**changes):
+    """What a store of another method says of itself."""
+    return fakes.spec(3).model_copy(update={"method": METHOD.model_copy(update=changes)})
+
+
 def store_of(folder, molecule, method=METHOD, count=6):
     structures = DisplacementSource(kind="displacement", equilibrium=molecule, sigma_angstrom=0.04, count=count, seed=3)
     spec = DataSpec(name=folder.name, structures=structures, method=method, licence="CC-BY-4.0")
@@ -185,8 +190,8 @@ def test_another_level_of_theory_is_said_and_leaves_its_own_domain(tiny_runs, st
     store = Store.open(stores["lda"])
     assert metadata.domain == Domain.fit(store.structure(key) for key in store.keys("train"))
     begun = beginning(tiny_runs)
-    assert begun.domain(metadata.domain, store.spec.method, step=0) is None
-    assert begun.level_changes(METHOD.model_copy(update={"charge": 1, "backend": "gpu4pyscf"})) == []
+    assert begun.domain(metadata.domain, store.spec, step=0) is None
+    assert begun.level_changes(described(charge=1, backend="gpu4pyscf")) == []
 
 
 @pytest.mark.parametrize(
@@ -206,7 +211,7 @@ def test_another_level_of_theory_is_said_and_leaves_its_own_domain(tiny_runs, st
 )
 def test_a_store_that_does_not_fit_is_refused(tiny_runs, change, elements, words):
     with pytest.raises(TrainingError, match=words) as caught:
-        beginning(tiny_runs).require_store("new", METHOD.model_copy(update=change), elements)
+        beginning(tiny_runs).require_data("new", described(**change), elements)
     assert len(str(caught.value).splitlines()) == 1
 
 

@@ -25,6 +25,7 @@ ORDER = [
     ("density",),
     ("sources",),
     ("store",),
+    ("tables",),
     ("clusters",),
     ("generation", "data"),
     ("nn",),
@@ -36,6 +37,7 @@ ORDER = [
     ("pipeline",),
     ("curves", "demo"),
     ("testing",),
+    ("lesson",),
     ("cli",),
     ("__main__",),
 ]

@@ -18,6 +18,8 @@ def test_the_bohr_is_pyscfs_to_the_last_digit() -> None:
     [
         (units.EV_PER_HARTREE, nist.HARTREE2EV),
         (units.DEBYE_PER_ATOMIC_UNIT, nist.AU2DEBYE),
+        (units.KCAL_PER_MOL_PER_HARTREE, nist.HARTREE2J * nist.AVOGADRO / 4184),
+        (units.KCAL_PER_MOL_PER_HARTREE, ase.units.Hartree * ase.units.mol / ase.units.kcal),
         (units.HARTREE_PER_KELVIN, nist.BOLTZMANN / nist.HARTREE2J),
         (units.ELECTRON_MASS_PER_DALTON, nist.ATOMIC_MASS / nist.E_MASS),
         (units.ANGSTROM_PER_BOHR, ase.units.Bohr),

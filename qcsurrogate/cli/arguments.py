@@ -124,6 +124,12 @@ def presets() -> str:
 
 PRESET = argument("--preset", metavar="NAME", help="settings by name, see below; --config and --set win over them")
 STORE = argument("store", metavar="DIR", help="folder of the store")
+SOURCE = argument(
+    "store",
+    metavar="DATA",
+    help="folder of the store; for properties also a file or folder of structures with labels (QM9's archive, "
+    "gdb9.sdf, npz), the YAML file of a table, or qm9_properties, which comes with the package",
+)
 QUIET = argument("--quiet", action="store_true", help="print errors, warnings and data only, no progress")
 JSON = argument("--json", action="store_true", help="print the result as JSON on standard output")
 SEED = argument("--seed", type=count, default=0, metavar="N", help="of the draws (default: 0)")

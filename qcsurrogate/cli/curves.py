@@ -9,7 +9,7 @@ from qcsurrogate.cli.arguments import (
     JSON,
     PRESET,
     QUIET,
-    STORE,
+    SOURCE,
     THREADS,
     Commands,
     argument,
@@ -31,7 +31,7 @@ def add_commands(commands: Commands) -> None:
         "qcsurrogate learning-curve hamiltonian molecules --out curve --sizes 60,180,500 --seeds 3 --preset small",
         _learning_curve,
         argument("kind", choices=quantity_names(), help="what the models predict"),
-        STORE,
+        SOURCE,
         argument(
             "--out",
             required=True,

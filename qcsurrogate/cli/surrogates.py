@@ -14,7 +14,7 @@ from qcsurrogate.cli.arguments import (
     PRESET,
     QUIET,
     SEED,
-    STORE,
+    SOURCE,
     THREADS,
     Commands,
     argument,
@@ -39,11 +39,11 @@ def add_commands(commands: Commands) -> None:
     command(
         commands,
         "train",
-        "train a model on a store, or go on with it",
+        "train a model on a store or a table, or go on with it",
         "qcsurrogate train hamiltonian water --out runs/water --set training.steps=8000",
         _train,
         argument("kind", choices=quantity_names(), help="what the model predicts"),
-        STORE,
+        SOURCE,
         argument(
             "--out",
             required=True,
@@ -66,7 +66,7 @@ def add_commands(commands: Commands) -> None:
     command(
         commands,
         "predict",
-        "predict densities or Hamiltonians for structures",
+        "predict densities, Hamiltonians or properties for structures",
         "qcsurrogate predict runs/water waters.xyz --out waters.npz --json",
         _predict,
         argument("model", metavar="MODEL", help="model file, or folder of a training run"),
@@ -101,7 +101,7 @@ def add_commands(commands: Commands) -> None:
         "qcsurrogate compare runs/hamiltonian runs/density --data water --out report",
         _compare,
         argument("models", metavar="MODEL", nargs="+", help="model files, or folders of training runs"),
-        argument("--data", required=True, metavar="DIR", help="folder of the store"),
+        argument("--data", required=True, metavar="DATA", help="folder of the store; for properties also a table"),
         argument("--out", required=True, metavar="REPORT", help="folder of the report"),
         argument("--split", default="test", help="train, validation or test (default: test)"),
         argument("--limit", type=positive, metavar="N", help="compare at most N molecules, drawn at random"),
@@ -122,8 +122,8 @@ def add_commands(commands: Commands) -> None:
             "of",
             nargs="?",
             default="spec",
-            choices=["spec", *quantity_names()],
-            help="a data spec (default), or the configuration of training that kind of model",
+            choices=["spec", "table", *quantity_names()],
+            help="a data spec (default), a table of labels, or the configuration of training that kind of model",
         ),
     )
     command(
@@ -183,7 +183,7 @@ def _predict(options: argparse.Namespace) -> int:
             f"--cube density: the predictions of a {surrogate.kind} model, such as '{options.model}', have no electron "
             "density; expected a model of densities or Hamiltonians: leave --cube out"
         )
-    charge, spin = surrogate.method.charge, surrogate.method.spin
+    charge, spin = surrogate.default_state
     structures = [s for path in options.structures for s in read_structures(path, charge, spin)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", OutsideTrainingDomain)  # said below, for every structure
@@ -239,6 +239,10 @@ def _schema(options: argparse.Namespace) -> int:
         from qcsurrogate.store.spec import spec_schema
 
         print_json(spec_schema())
+    elif options.of == "table":
+        from qcsurrogate.tables.spec import table_schema
+
+        print_json(table_schema())
     else:
         from qcsurrogate.pipeline import config_schema
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from qcsurrogate.comparison.figures import Figure
-from qcsurrogate.comparison.measure import Reference, Values
+from qcsurrogate.comparison.measure import Measured, Values
 from qcsurrogate.comparison.metrics import rank_correlation
 from qcsurrogate.comparison.schema import (
     Calibration,
@@ -47,13 +47,9 @@ class Collection:
     failures: list[Failure] = field(default_factory=list)
     outside: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
 
-    def add_reference(self, key: str, reference: Reference) -> None:
-        """Note a molecule and the figures of its record."""
-        orbitals = reference.orbitals
-        figures = {"energy": reference.record.energy, "homo": orbitals.homo}
-        if np.isfinite(orbitals.lumo):
-            figures |= {"lumo": orbitals.lumo, "gap": orbitals.gap}
-        self.references[key] = figures | {"dipole": float(np.linalg.norm(reference.record.dipole))}
+    def add_reference(self, key: str, reference: Measured) -> None:
+        """Note a molecule and the figures of its record or row."""
+        self.references[key] = reference.figures
 
     def fail(self, key: str, model: str, stage: str, error: BaseException | str) -> None:
         """Note that a molecule could not be measured in one respect."""

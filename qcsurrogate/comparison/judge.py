@@ -34,9 +34,23 @@ class Judge(ABC):
     rules: ClassVar[Sequence[Rule]] = ()
     starts_scf: ClassVar[bool] = False
 
+    @property
+    def all_figures(self) -> Sequence[Figure]:
+        """Definitions of the figures of this surrogate, where they are not those of every one of its quantity."""
+        return self.figures
+
+    @property
+    def all_rules(self) -> Sequence[Rule]:
+        """Rules of this surrogate's figures."""
+        return self.rules
+
     @abstractmethod
-    def measure(self, prediction: Any, reference: Reference, *, on_grid: bool) -> Values:
-        """Figures of one molecule; those that cost an integration over a grid only ``on_grid``."""
+    def measure(self, prediction: Any, reference: Any, *, on_grid: bool) -> Values:
+        """Figures of one molecule; those that cost an integration over a grid only ``on_grid``.
+
+        ``reference`` is a :class:`qcsurrogate.comparison.measure.Reference`, or a ``LabelReference`` where the
+        quantity is compared with a table.
+        """
 
     def orbitals(self, prediction: Any, reference: Reference) -> MolecularOrbitals | None:
         """Orbitals of a prediction; None where the quantity has none."""
@@ -46,15 +60,15 @@ class Judge(ABC):
         """Electron density of a prediction; None where the quantity has none."""
         return None
 
-    def mismatches(self, store: Store, elements: Sequence[int]) -> list[str]:
-        """What forbids the comparison on a store beyond functional and orbital basis, in words."""
+    def mismatches(self, store: Any, elements: Sequence[int]) -> list[str]:
+        """What forbids the comparison on a store (or table) beyond functional and orbital basis, in words."""
         return []
 
     def breakdown(self) -> Breakdown | None:
         """Errors of what was measured by pair and distance; None where the quantity has no blocks."""
         return None
 
-    def show(self, prediction: Any, reference: Reference, name: str) -> None:  # noqa: B027
+    def show(self, prediction: Any, reference: Any, name: str) -> None:  # noqa: B027
         """Once all is measured: here is the molecule of median error, if one shall be drawn in detail."""
 
     def sections(self, comparison: Comparison, label: str) -> list[Section]:

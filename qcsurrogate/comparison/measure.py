@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +22,42 @@ from qcsurrogate.reference.kohn_sham import build_molecule
 from qcsurrogate.reference.orbitals import MolecularOrbitals
 from qcsurrogate.reference.record import ReferenceRecord
 from qcsurrogate.reference.settings import Method
+from qcsurrogate.store.store import Store
 from qcsurrogate.structures import Structure
+from qcsurrogate.tables.records import RECORD_TARGETS
+from qcsurrogate.tables.table import Table
 
 Array = NDArray[np.float64]
 Values = dict[str, float]
 """Figures of one molecule by name (:mod:`qcsurrogate.comparison.figures`)."""
+
+
+class Measured(Protocol):
+    """What is known of a molecule: one record of a store, or one row of a table."""
+
+    @property
+    def structure(self) -> Structure: ...
+    @property
+    def figures(self) -> dict[str, float]:
+        """A few numbers that stand beside every molecule in ``metrics.json``."""
+
+    def label(self, name: str) -> Array:
+        """The value of a target, see :class:`qcsurrogate.tables.sets.LabelledSet`."""
+
+
+@dataclass(frozen=True, eq=False)
+class LabelReference:
+    """One row of a table."""
+
+    structure: Structure
+    values: Mapping[str, Array]
+
+    @property
+    def figures(self) -> dict[str, float]:
+        return {name: float(value) for name, value in self.values.items() if value.ndim == 0}
+
+    def label(self, name: str) -> Array:
+        return self.values[name]
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +72,16 @@ class Reference:
     @property
     def structure(self) -> Structure:
         return self.record.structure
+
+    @property
+    def figures(self) -> dict[str, float]:
+        found = {"energy": self.record.energy, "homo": self.orbitals.homo}
+        if np.isfinite(self.orbitals.lumo):
+            found |= {"lumo": self.orbitals.lumo, "gap": self.orbitals.gap}
+        return found | {"dipole": float(np.linalg.norm(self.record.dipole))}
+
+    def label(self, name: str) -> Array:
+        return RECORD_TARGETS[name].of(self.record, self.method)
 
     @property
     def n_electrons(self) -> int:
@@ -94,6 +137,34 @@ class Reference:
         """Percent of electrons that the free atoms alone put in the wrong place."""
         free = MeasuredDensity(free_atom_density(self.structure, self.atoms), self.structure)
         return free.nmae(self.density, self.grid)
+
+
+class References:
+    """What is known of the molecules of a data set.
+
+    Args:
+        data: a store or a table.
+        elements: atomic numbers that will occur.
+    """
+
+    def __init__(self, data: Store | Table, elements: Sequence[int]) -> None:
+        self._data = data
+        self._density_basis = data.spec.method.density_basis(elements) if isinstance(data, Store) else None
+
+    def one(self, key: str) -> Measured:
+        """Of one molecule."""
+        return next(self.many([key]))
+
+    def many(self, keys: Sequence[str]) -> Iterator[Measured]:
+        """Of several, in their order."""
+        data = self._data
+        if isinstance(data, Store):
+            for record in data.read_many(keys) if len(keys) > 1 else [data.read(keys[0])]:
+                yield Reference(record, data.spec.method, data.atoms, self._density_basis)
+            return
+        labels = data.labels(list(data.targets), keys)
+        for i, key in enumerate(keys):
+            yield LabelReference(data.structure(key), {name: values[i] for name, values in labels.items()})
 
 
 @dataclass(eq=False)

@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from qcsurrogate.comparison.showcase import PlaneDensities
 from qcsurrogate.comparison.subjects import Curve
-from qcsurrogate.comparison.text import number, readable
+from qcsurrogate.comparison.text import Unit, number, readable
 from qcsurrogate.units import ANGSTROM_PER_BOHR, EV_PER_HARTREE
 
 Array = NDArray[np.float64]
@@ -127,21 +127,22 @@ def _floored(values: ArrayLike) -> Array:
 
 
 @_drawn((4.8, 4.6), nrows=2, sharex=True, height_ratios=(3, 1.2))
-def parity(both: Sequence[Axes], reference: Array, predicted: Array, label: str) -> None:
-    """Predicted against reference energies (n,) in Hartree, and their difference below."""
+def parity(both: Sequence[Axes], reference: Array, predicted: Array, label: str, shown: str = "eV") -> None:
+    """Predicted against reference values (n,), and their difference below; energies in Hartree unless ``shown``."""
     upper, lower = both
-    unit = readable([float(np.abs(predicted - reference).max())], "eV")
+    unit = readable([float(np.abs(predicted - reference).max())], shown)
+    axis = Unit("eV", EV_PER_HARTREE) if shown == "eV" else readable([float(np.abs(reference).max())], shown)
     dots: dict[str, Any] = {"color": SURROGATE, "alpha": 0.6, "lw": 0, "rasterized": len(reference) > _RASTERISE_ABOVE}
-    x, y = reference * EV_PER_HARTREE, predicted * EV_PER_HARTREE
+    x, y = reference * axis.factor, predicted * axis.factor
     low, high = min(x.min(), y.min()), max(x.max(), y.max())
     pad = 0.05 * (high - low) or 0.5
     limits = (low - pad, high + pad)
     upper.plot(limits, limits, color=MUTED, lw=1)
     upper.scatter(x, y, s=11, **dots)
-    upper.set(xlim=limits, ylim=limits, ylabel="surrogate (eV)")
+    upper.set(xlim=limits, ylim=limits, ylabel=axis.label("surrogate"))
     lower.axhline(0.0, color=MUTED, lw=1)
     lower.scatter(x, (predicted - reference) * unit.factor, s=9, **dots)
-    lower.set(xlabel=f"{label}, reference (eV)", ylabel=unit.label("error"))
+    lower.set(xlabel=axis.label(f"{label}, reference"), ylabel=unit.label("error"))
     lower.yaxis.set_major_formatter(_plain_numbers)
     upper.figure.align_ylabels()
 

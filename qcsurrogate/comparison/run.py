@@ -24,6 +24,9 @@ from qcsurrogate.files.yaml_model import validate
 from qcsurrogate.store.spec import SPLIT_NAMES
 from qcsurrogate.store.store import Store
 from qcsurrogate.structures import symbols_of
+from qcsurrogate.tables.opening import open_set
+from qcsurrogate.tables.sets import StructureSet
+from qcsurrogate.tables.table import Table
 from qcsurrogate.versions import installed_versions
 
 METRICS_FILE_NAME = "metrics.json"
@@ -45,11 +48,11 @@ def compare(
     threads: int = 1,
     quiet: bool = False,
 ) -> dict[str, Any]:
-    """Compare models with the reference of a store, and write the report.
+    """Compare models with the references of a store, or the labels of a table, and write the report.
 
     Args:
         models: model files, or folders of training runs.
-        data: the store.
+        data: the store, or the table: a file or folder of structures with labels, its YAML file or its name.
         out: folder for ``metrics.json`` and ``report.html``; made if it is missing.
         split: ``train``, ``validation`` or ``test``.
         limit: compare at most so many molecules of the split, drawn at random.
@@ -64,7 +67,8 @@ def compare(
 
     Raises:
         SpecError: if an argument cannot be used.
-        StoreError: if the store cannot be read or the split is empty.
+        StoreError: if the data cannot be read, a model needs a store, or the split is empty.
+        StructureError: if a table is damaged.
         ModelFileError: if a model cannot be read.
         DomainError: if a model stands for another method or for other elements.
         OutputError: if the folder cannot be written to.
@@ -81,7 +85,7 @@ def compare(
     settings = validate(Settings, wanted, "compare")
     folder = _prepared_folder(Path(out))
     subjects = load_subjects(models)
-    store = Store.open(data)
+    store = open_set(data)
     settings = with_grid(settings, store)
     comparison, showcase = compare_subjects(subjects, store, settings, quiet=quiet)
     comparison = comparison.model_copy(update={"elapsed_s": time.perf_counter() - start})
@@ -91,14 +95,16 @@ def compare(
     return comparison.model_dump(mode="json")
 
 
-def with_grid(settings: Settings, store: Store) -> Settings:
+def with_grid(settings: Settings, store: Store | Table) -> Settings:
     """The same settings, with the grid on which the densities of a store are compared."""
+    if not isinstance(store, Store):
+        return settings
     level = max(store.spec.method.grid_level, LOWEST_GRID_LEVEL)
     return settings.model_copy(update={"density_grid_level": level})
 
 
 def compare_subjects(
-    subjects: Sequence[Subject], store: Store, settings: Settings, *, quiet: bool
+    subjects: Sequence[Subject], store: Store | Table, settings: Settings, *, quiet: bool
 ) -> tuple[Comparison, Showcase]:
     """The comparison itself, without files: all figures, and what the pictures need beside them."""
     start = time.perf_counter()
@@ -121,7 +127,7 @@ def compare_subjects(
         settings=settings,
         data=_data_description(store, collection),
         models=[_model_description(subject, store, collection) for subject in subjects],
-        headline=headline(metrics, {label: judge.rules for label, judge in judges.items()}, saving),
+        headline=headline(metrics, {label: judge.all_rules for label, judge in judges.items()}, saving),
         metrics=metrics,
         breakdowns={label: found for label, judge in judges.items() if (found := judge.breakdown()) is not None},
         saving=saving,
@@ -149,25 +155,28 @@ def _prepared_folder(folder: Path) -> Path:
     return folder
 
 
-def _chosen_keys(store: Store, settings: Settings, rng: np.random.Generator) -> list[str]:
+def _chosen_keys(store: StructureSet, settings: Settings, rng: np.random.Generator) -> list[str]:
     keys = store.keys(settings.split)
     if not keys:
         sizes = ", ".join(f"{split}: {len(store.keys(split))}" for split in SPLIT_NAMES)
         raise StoreError(
             f"the store '{store.path}' has no complete record in the split '{settings.split}' ({sizes}); "
             "generate more of it, or choose another split"
+            if isinstance(store, Store)
+            else f"the table '{store.path}' has no molecule in the split '{settings.split}' ({sizes}); choose another"
         )
     if settings.limit is None or settings.limit >= len(keys):
         return list(keys)
     return [keys[i] for i in sorted(rng.permutation(len(keys))[: settings.limit])]
 
 
-def _data_description(store: Store, collection: Collection) -> DataDescription:
+def _data_description(store: StructureSet, collection: Collection) -> DataDescription:
     spec = store.spec
     return DataDescription(
         path=str(store.path),
         name=spec.name,
-        method=spec.method.model_dump(mode="json"),
+        method=None if spec.method is None else spec.method.model_dump(mode="json"),
+        level=spec.level,
         dataset_hash=store.dataset_hash(),
         split_sizes={split: len(store.keys(split)) for split in SPLIT_NAMES},
         compared=len(collection.references),
@@ -177,7 +186,7 @@ def _data_description(store: Store, collection: Collection) -> DataDescription:
     )
 
 
-def _model_description(subject: Subject, store: Store, collection: Collection) -> ModelDescription:
+def _model_description(subject: Subject, store: StructureSet, collection: Collection) -> ModelDescription:
     surrogate = subject.surrogate
     return ModelDescription(
         label=subject.label,
@@ -185,7 +194,8 @@ def _model_description(subject: Subject, store: Store, collection: Collection) -
         path=str(subject.path),
         sha256=subject.sha256,
         elements=symbols_of(surrogate.elements),
-        method=surrogate.method.model_dump(mode="json"),
+        method=None if surrogate.method is None else surrogate.method.model_dump(mode="json"),
+        level=surrogate.level,
         dataset_hash=surrogate.metadata.dataset_hash,
         trained_on_this_data=all(map(store.has_been, surrogate.metadata.dataset_hashes)),
         notes=[*differences(subject, store), *_outside(subject, collection)],

@@ -18,8 +18,9 @@ from qcsurrogate.density.grid import LOWEST_GRID_LEVEL
 from qcsurrogate.errors import StoreError
 from qcsurrogate.store.spec import SplitName
 
-SCHEMA_VERSION: Final = 3
-"""3: ``calibration`` and ``expected``.
+SCHEMA_VERSION: Final = 4
+"""4: ``level``; no ``method`` where the labels are of another program.
+3: ``calibration`` and ``expected``.
 2: ``hamiltonian_frobenius_per_sqrt_n``, which version 1 took for a root mean square per electron; ``shown``;
 distances in peaks instead of 0.5 Angstrom; headlines of figures only."""
 
@@ -105,11 +106,12 @@ class Settings(_Frozen):
 
 
 class DataDescription(_Frozen):
-    """The reference: a store and the part of it that was used."""
+    """The reference: a store or a table, and the part of it that was used."""
 
     path: str
     name: str
-    method: dict[str, Any]
+    method: dict[str, Any] | None = Field(description="Kohn-Sham calculation; null of labels from elsewhere.")
+    level: str = Field(description="Level of theory in words.")
     dataset_hash: str
     split_sizes: dict[str, int] = Field(description="Complete records of each split.")
     compared: int = Field(description="Molecules compared.")
@@ -126,7 +128,8 @@ class ModelDescription(_Frozen):
     path: str
     sha256: str
     elements: list[str]
-    method: dict[str, Any]
+    method: dict[str, Any] | None
+    level: str
     dataset_hash: str
     trained_on_this_data: bool = Field(
         description="Whether it, and the model that it began with, were trained on this very store alone, which may "
@@ -204,7 +207,9 @@ class Molecule(_Frozen):
     name: str
     formula: str
     atoms: int
-    reference: dict[str, float] = Field(description="energy, homo, lumo, gap (hartree); dipole (e bohr).")
+    reference: dict[str, float] = Field(
+        description="Of a store: energy, homo, lumo, gap (hartree), dipole (e bohr); of a table: its scalar labels."
+    )
     values: dict[str, dict[str, float]]
     expected: dict[str, dict[str, float]] = Field(
         description="What each model expected of a figure, before any reference was known: expected[model][figure]."
@@ -238,7 +243,7 @@ class Comparison(_Frozen):
     """All of ``metrics.json``."""
 
     schema_name: Literal["qcsurrogate-comparison"] = "qcsurrogate-comparison"
-    schema_version: Literal[3] = SCHEMA_VERSION
+    schema_version: Literal[4] = SCHEMA_VERSION
     created: str
     elapsed_s: float
     versions: dict[str, str]

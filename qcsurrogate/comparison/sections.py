@@ -132,7 +132,7 @@ def _colour_limits(plane: PlaneDensities) -> dict[str, float]:
 
 def saving(comparison: Comparison, label: str) -> Section:
     """What an SCF saves when it starts at the surrogate."""
-    total, metrics, method = comparison.saving[label], comparison.metrics[label], comparison.data.method
+    total, metrics, method = comparison.saving[label], comparison.metrics[label], comparison.data.method or {}
     rows: list[tuple[str, ...]] = []
     for title, name, ratio in (
         ("cycles", "scf_cycles", total.cycle_ratio),
@@ -349,7 +349,7 @@ def compared(comparison: Comparison) -> Section:
     grid = max((m[DENSITY_NMAE.name].count for m in comparison.metrics.values() if DENSITY_NMAE.name in m), default=0)
     entries = [
         ("data", f"{data.name}: {data.path}"),
-        ("method", f"{data.method['xc']}/{data.method['basis']}"),
+        ("method", data.level or "not stated"),
         ("records", ", ".join(f"{n} {split}" for split, n in data.split_sizes.items())),
         (
             "compared",
@@ -361,7 +361,7 @@ def compared(comparison: Comparison) -> Section:
         ("citation", data.citation or "not stated"),
         ("data hash", data.dataset_hash),
     ]
-    settings_of = [("Method of the references", data.method)]
+    settings_of = [] if data.method is None else [("Method of the references", data.method)]
     for model in comparison.models:
         seen = "trained on this store alone" if model.trained_on_this_data else "not trained on this store alone"
         entries.append((f"{model.label} model", f"{model.path} (sha256 {model.sha256[:16] or 'unknown'}); {seen}"))

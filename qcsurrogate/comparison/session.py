@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
 from qcsurrogate.comparison.collect import Collection, name_of
 from qcsurrogate.comparison.figures import SHARED, Figure
 from qcsurrogate.comparison.judge import Judge, finite
-from qcsurrogate.comparison.measure import Reference, energy_values, scf_values
+from qcsurrogate.comparison.measure import Measured, Reference, References, energy_values, scf_values
 from qcsurrogate.comparison.schema import ScfComparison, ScfCounts
 from qcsurrogate.comparison.subjects import Subject
 from qcsurrogate.errors import DomainError, QCSurrogateError, SpecError
 from qcsurrogate.prediction.results import Prediction
 from qcsurrogate.reference.evaluation import ScfRun, run_scf
-from qcsurrogate.reference.record import ReferenceRecord
+from qcsurrogate.reference.settings import Method
 from qcsurrogate.registry import find_quantity
 from qcsurrogate.store.progress import counted
 from qcsurrogate.store.store import Store
 from qcsurrogate.structures import Structure
+from qcsurrogate.tables.table import Table
 
 _BATCH = 32
 _FAILURES = (QCSurrogateError, ArithmeticError, ValueError, RuntimeError)
@@ -31,33 +33,29 @@ class Session:
     """One pass of some models over some molecules of a store; fills ``collection``."""
 
     def __init__(
-        self, subjects: Sequence[Subject], store: Store, collection: Collection, *, threads: int, quiet: bool
+        self, subjects: Sequence[Subject], store: Store | Table, collection: Collection, *, threads: int, quiet: bool
     ) -> None:
         self._subjects = subjects
         self.judges = {s.label: find_quantity(s.surrogate.kind).judge(s.surrogate) for s in subjects}
         self._starters = [s for s in subjects if self.judges[s.label].starts_scf]
-        self._store = store
         self._collection = collection
         self._threads = threads
         self._quiet = quiet
         elements = {int(z) for s in collection.structures.values() for z in s.atomic_numbers}
-        self._density_basis = store.spec.method.density_basis(elements)
+        self._references = References(store, sorted(elements))
         self.figures = {label: self._figures(judge) for label, judge in self.judges.items()}
 
     @staticmethod
     def _figures(judge: Judge) -> list[Figure]:
         """Everything that may be measured of one model, in the order of the report."""
-        figures = {f.name: f for f in (*judge.figures, *SHARED)}
-        if taken := {f.name for f in judge.figures if f != figures[f.name]}:
+        figures = {f.name: f for f in (*judge.all_figures, *SHARED)}
+        if taken := {f.name for f in judge.all_figures if f != figures[f.name]}:
             raise SpecError(f"the figure '{min(taken)}' is defined already; give yours another name")
         return list(figures.values())
 
-    def reference(self, key: str) -> Reference:
-        """The reference of one molecule, read from the store."""
-        return self._reference(self._store.read(key))
-
-    def _reference(self, record: ReferenceRecord) -> Reference:
-        return Reference(record, self._store.spec.method, self._store.atoms, self._density_basis)
+    def reference(self, key: str) -> Any:
+        """What is known of one molecule; of a store a :class:`Reference`."""
+        return self._references.one(key)
 
     def measure(self, keys: Sequence[str], on_grid: set[str]) -> None:
         """Predict every molecule with every model, and measure all but the SCFs.
@@ -84,14 +82,14 @@ class Session:
                     f"molecules; the first one, '{first.name}', failed with: {first.message}"
                 )
 
-    def _predicted(self, keys: Sequence[str]) -> Iterator[tuple[str, Reference, dict[str, Prediction]]]:
+    def _predicted(self, keys: Sequence[str]) -> Iterator[tuple[str, Measured, dict[str, Prediction]]]:
         """Molecules with their predictions by label, a batch at a time; failed predictions are left out."""
         for start in range(0, len(keys), _BATCH):
             batch = keys[start : start + _BATCH]
-            records = list(self._store.read_many(batch))
-            predicted = {s.label: self._predict(s, batch, [r.structure for r in records]) for s in self._subjects}
-            for key, record in zip(batch, records, strict=True):
-                yield key, self._reference(record), {label: p[key] for label, p in predicted.items() if key in p}
+            references = list(self._references.many(batch))
+            predicted = {s.label: self._predict(s, batch, [r.structure for r in references]) for s in self._subjects}
+            for key, reference in zip(batch, references, strict=True):
+                yield key, reference, {label: p[key] for label, p in predicted.items() if key in p}
 
     def _predict(self, subject: Subject, keys: Sequence[str], structures: Sequence[Structure]) -> dict[str, Prediction]:
         """Predictions by key; of a failed batch one by one, to find out which molecules are to blame."""
@@ -108,7 +106,7 @@ class Session:
         """Run SCFs from minao and from every model that has a density matrix; a failing molecule is only noted."""
         if not self._starters or not keys:
             return
-        self._warm_up(keys[0])
+        self._warm_up(keys[0], self.reference(keys[0]).method)
         for i, key in counted(enumerate(keys), len(keys), "running SCFs", self._quiet):
             reference = self.reference(key)
             try:
@@ -117,11 +115,11 @@ class Session:
             except _FAILURES as error:
                 self._collection.fail(key, "", "SCF", error)
 
-    def _warm_up(self, key: str) -> None:
+    def _warm_up(self, key: str, method: Method) -> None:
         """What is paid once per process (loading libraries, first allocations) must not enter a time."""
         structure = self._collection.structures[key]
         try:
-            run_scf(structure, self._store.spec.method, threads=self._threads)
+            run_scf(structure, method, threads=self._threads)
             for subject in self._starters:
                 subject.predict(structure)
         except _FAILURES as error:

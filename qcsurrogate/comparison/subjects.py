@@ -14,13 +14,15 @@ from ase.data import chemical_symbols
 from qcsurrogate.basis import same_functions
 from qcsurrogate.comparison.text import spoken
 from qcsurrogate.domain import OutsideTrainingDomain
-from qcsurrogate.errors import DomainError, SpecError
+from qcsurrogate.errors import DomainError, SpecError, StoreError
 from qcsurrogate.prediction.surrogate import MODEL_FILE_NAME, Surrogate, load
 from qcsurrogate.reference.atoms import free_atoms_to_dict
 from qcsurrogate.reference.settings import Method
 from qcsurrogate.registry import find_quantity
 from qcsurrogate.store.store import Store
 from qcsurrogate.structures import Structure
+from qcsurrogate.tables.sets import StructureSet
+from qcsurrogate.tables.table import Table
 
 CURVE_FILE_NAME = "metrics.csv"
 """What a training run writes beside its model."""
@@ -107,51 +109,73 @@ def _number(text: str | None) -> float | None:
     return value if abs(value) < float("inf") else None
 
 
-def check_domain(subject: Subject, store: Store, structures: Sequence[Structure]) -> None:
-    """Refuse a model that stands for another method, or for other elements, than the store holds.
+def check_domain(subject: Subject, data: Store | Table, structures: Sequence[Structure]) -> None:
+    """Refuse a model that stands for another method, or for other elements, than the data hold.
 
     Raises:
+        StoreError: if the model can be compared with the references of a store alone, and this is a table.
         DomainError: if functional, orbital basis, what else the quantity depends on, charge,
             spin or elements do not match.
     """
-    surrogate, theirs = subject.surrogate, store.spec.method
-    ours = surrogate.method
+    surrogate, quantity = subject.surrogate, find_quantity(subject.surrogate.kind)
+    if quantity.needs_store and not isinstance(data, Store):
+        raise StoreError(
+            f"'{data.path}' is a table of structures; expected a store: the {subject.label} model '{subject.path}' is "
+            "measured against Kohn-Sham references"
+        )
     for structure in structures:
         surrogate.check_domain(structure)
     elements = sorted({int(z) for structure in structures for z in structure.atomic_numbers})
-    different = []
-    if ours.xc.lower() != theirs.xc.lower():
-        different.append(f"functional {ours.xc} against {theirs.xc}")
-    if not same_functions(surrogate.orbital_basis.restricted_to(elements), theirs.orbital_basis(elements)):
-        different.append(f"basis {ours.basis} against {theirs.basis}")
-    different += find_quantity(surrogate.kind).judge(surrogate).mismatches(store, elements)
+    different = _other_level(surrogate, data, elements)
+    different += quantity.judge(surrogate).mismatches(data, elements)
     if different:
+        what = "store" if isinstance(data, Store) else "table"
         raise DomainError(
-            f"the {subject.label} model '{subject.path}' and the store '{store.path}' do not match: "
+            f"the {subject.label} model '{subject.path}' and the {what} '{data.path}' do not match: "
             f"{'; '.join(different)}; compare on data of the method that the model was trained on"
         )
 
 
-def differences(subject: Subject, store: Store) -> list[str]:
-    """What differs between model and store without forbidding the comparison, in plain words."""
-    ours, theirs = subject.surrogate.method, store.spec.method
-    notes = [
-        f"{name} of the training data is {spoken(getattr(ours, name))}, of this store {spoken(getattr(theirs, name))}"
-        for name in ("grid_level", "conv_tol")
-        if getattr(ours, name) != getattr(theirs, name)
-    ]
+def _other_level(surrogate: Surrogate[Any], data: StructureSet, elements: Sequence[int]) -> list[str]:
+    """Why a model stands for another level of theory than the labels, in words."""
+    ours, theirs = surrogate.method, data.spec.method
+    if ours is None or theirs is None:
+        same = surrogate.level.lower() == data.spec.level.lower()
+        words = (surrogate.level or "not known", data.spec.level or "not known")
+        return [] if same else [f"level of theory {words[0]} against {words[1]}"]
+    different = []
+    if ours.xc.lower() != theirs.xc.lower():
+        different.append(f"functional {ours.xc} against {theirs.xc}")
+    basis = surrogate.orbital_basis or ours.orbital_basis(elements)
+    if not same_functions(basis.restricted_to(elements), theirs.orbital_basis(elements)):
+        different.append(f"basis {ours.basis} against {theirs.basis}")
+    return different
+
+
+def differences(subject: Subject, data: StructureSet) -> list[str]:
+    """What differs between model and data without forbidding the comparison, in plain words."""
+    ours, theirs = subject.surrogate.method, data.spec.method
+    what = "store" if isinstance(data, Store) else "table"
+    notes = []
+    if ours is not None and theirs is not None:
+        notes = [
+            f"{name} of the training data is {spoken(own)}, of this store {spoken(other)}"
+            for name in ("grid_level", "conv_tol")
+            if (own := getattr(ours, name)) != (other := getattr(theirs, name))
+        ]
     shared = {chemical_symbols[z] for z in subject.surrogate.elements}
-    free = {s: atom for s, atom in free_atoms_to_dict(store.atoms).items() if s in shared}
+    free = {s: atom for s, atom in free_atoms_to_dict(data.atoms).items() if s in shared}
     if any(subject.surrogate.metadata.atoms.get(s) != atom for s, atom in free.items()):
         notes.append("the free atoms of model and store differ")
     trained_on = dict.fromkeys(subject.surrogate.metadata.dataset_hashes)
-    own = [seen for seen in trained_on if store.has_been(seen)]
+    own = [seen for seen in trained_on if data.has_been(seen)]
     notes += [
-        f"trained on this store when it had {size} of its {len(store.plan)} structures, in the same parts"
-        for size in filter(None, map(store.size_before, own))
+        f"trained on this store when it had {size} of its {len(data.plan)} structures, in the same parts"
+        for size in filter(None, map(data.size_before, own))
+        if isinstance(data, Store)
     ]
     if len(own) < len(trained_on):
-        other = "on this store and on other data" if own else "on other data than this store"
+        other = f"on this {what} and on other data" if own else f"on other data than this {what}"
         notes.append(f"trained {other}: whether it has seen these molecules in training is not known")
     return notes
 

@@ -20,10 +20,12 @@ from qcsurrogate.errors import SpecError, StoreError, TrainingError
 from qcsurrogate.files.atomic import json_bytes, make_folder, read_json, sha256, write_output
 from qcsurrogate.files.nested import differences
 from qcsurrogate.files.yaml_model import dump_yaml, validate
-from qcsurrogate.pipeline import train_surrogate
+from qcsurrogate.pipeline import open_data, train_surrogate
 from qcsurrogate.registry import Quantity, find_quantity
 from qcsurrogate.store.spec import SPLIT_NAMES
 from qcsurrogate.store.store import Store
+from qcsurrogate.tables.sets import StructureSet
+from qcsurrogate.tables.table import Table
 from qcsurrogate.training.config import HARMLESS_KEYS, RunConfig, load_run_config
 from qcsurrogate.training.outputs import CONFIG_NAME, MODEL_NAME
 from qcsurrogate.versions import installed_versions
@@ -73,7 +75,7 @@ def learning_curve(
 
     Args:
         kind: name of a quantity, such as ``hamiltonian`` or ``density``.
-        store: folder of the store.
+        store: folder of the store, or a table, as for :func:`qcsurrogate.train_surrogate`.
         out: folder for ``learning_curve.json``, ``.md``, ``.png`` and ``.svg``, and for the runs.
         sizes: numbers of training molecules.
         seeds: how many models of each size, of different order of molecules and weights; the
@@ -90,7 +92,8 @@ def learning_curve(
     """
     if seeds < 1:
         raise SpecError(f"seeds: expected 1 or more, got {seeds}")
-    quantity, opened, folder = find_quantity(kind), Store.open(store), Path(out)
+    quantity, folder = find_quantity(kind), Path(out)
+    opened = open_data(quantity, store)
     wanted = {
         "split": "test",
         "limit": limit,
@@ -102,7 +105,7 @@ def learning_curve(
     settings = validate(Settings, wanted, "learning curve")
     ascending = checked_sizes(sizes, len(_keys_of_all_splits(opened)["train"]))
     run = _settled(quantity, opened, folder, config, overrides, preset)
-    study = _Study(quantity, opened, folder, run, with_grid(settings, opened), quiet)
+    study = _Study(quantity, opened, store, folder, run, with_grid(settings, opened), quiet)
     all_seeds = list(range(run.training.seed, run.training.seed + seeds))
     orders = {seed: study.order(seed, ascending[0]) for seed in all_seeds}
     make_folder(folder)
@@ -126,7 +129,8 @@ class _Study:
     """What all points of a curve share."""
 
     quantity: Quantity
-    store: Store
+    store: Store | Table
+    source: str | Path
     folder: Path
     config: RunConfig[Any]
     settings: Settings
@@ -179,7 +183,7 @@ class _Study:
         run = self.path(size, seed)
         result = train_surrogate(
             self.quantity.name,
-            self.store.path,
+            self.source,
             run,
             config=self.folder / CONFIG_NAME,
             overrides=[f"training.seed={seed}"],
@@ -215,7 +219,7 @@ class _Study:
             write_output(self.folder / f"{CURVE_NAME}.{suffix}", content, "the learning curve")
 
 
-def _keys_of_all_splits(store: Store) -> dict[str, list[str]]:
+def _keys_of_all_splits(store: StructureSet) -> dict[str, list[str]]:
     keys = {str(split): store.keys(split) for split in SPLIT_NAMES}
     if empty := [split for split, own in keys.items() if not own]:
         raise StoreError(
@@ -225,13 +229,13 @@ def _keys_of_all_splits(store: Store) -> dict[str, list[str]]:
     return keys
 
 
-def _identity(quantity: Quantity, store: Store) -> dict[str, str]:
+def _identity(quantity: Quantity, store: StructureSet) -> dict[str, str]:
     return {"kind": quantity.name, "dataset_hash": store.dataset_hash()}
 
 
 def _settled(
     quantity: Quantity,
-    store: Store,
+    store: StructureSet,
     folder: Path,
     config: str | Path | None,
     overrides: Sequence[str],

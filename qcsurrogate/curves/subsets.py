@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from qcsurrogate.errors import SpecError
-from qcsurrogate.store.store import Store
 from qcsurrogate.structures import Structure, symbols_of
+from qcsurrogate.tables.sets import StructureSet
 
 
 def checked_sizes(sizes: Sequence[int], available: int) -> list[int]:
@@ -31,7 +31,7 @@ def checked_sizes(sizes: Sequence[int], available: int) -> list[int]:
     return ascending
 
 
-def nested_order(store: Store, seed: int) -> tuple[list[str], int]:
+def nested_order(store: StructureSet, seed: int) -> tuple[list[str], int]:
     """The training split in the order in which molecules join.
 
     The order is random, but the first molecules are those, in it, with which every element,

@@ -1,26 +1,33 @@
 """Molecules as tensors: who talks to whom, how far apart, in which bond frame.
 
-Two sets of directed edges exist.  *Messages* carry information inside the encoder and
-end at a short cutoff.  *Pairs* are what a pair readout predicts on; they reach as far
-as the orbitals overlap and are sorted by their kind (first element, second element), so
-that a readout can split them without gathering.
+Two sets of directed edges exist.  *Messages* carry information inside the encoder: they
+end at a short cutoff, or join all atoms of a molecule, or only those that are bound.
+*Pairs* are what a pair readout predicts on; they reach as far as the orbitals overlap and
+are sorted by their kind (first element, second element), so that a readout can split them
+without gathering.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from qcsurrogate.conventions import wigner_matrices
+from qcsurrogate.sources.bonds import bonded
 from qcsurrogate.structures import Structure
 
 PairKind = tuple[int, int]
 """(first, second) atomic number of a pair, first >= second."""
+
+EdgeKind = Literal["radius", "complete", "bonds"]
+"""Which atoms send each other messages: those within a cutoff, all of a molecule, or those that are bound."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +70,7 @@ class Graph:
 
     Attributes:
         atomic_numbers: (n_atoms,).
+        positions: (n_atoms, 3) bohr; edges hold vectors of their own, which a model that is to be equivariant uses.
         molecule: (n_atoms,) which molecule of the batch an atom belongs to.
         atom_counts: atoms of each molecule.
         charge: (n_molecules,) total charges, e.
@@ -74,6 +82,7 @@ class Graph:
     """
 
     atomic_numbers: Tensor
+    positions: Tensor
     molecule: Tensor
     atom_counts: tuple[int, ...]
     charge: Tensor
@@ -101,6 +110,7 @@ class Graph:
         return replace(
             self,
             atomic_numbers=self.atomic_numbers.to(device),
+            positions=self.positions.to(device=device, dtype=dtype),
             molecule=self.molecule.to(device),
             charge=self.charge.to(device),
             spin=self.spin.to(device),
@@ -116,7 +126,7 @@ class Graph:
             positions: (n_atoms, 3) bohr, close enough to the old ones that no edge is missing.
         """
         pairs = None if self.pairs is None else _between(self.pairs, positions)
-        return replace(self, messages=_between(self.messages, positions), pairs=pairs)
+        return replace(self, positions=positions, messages=_between(self.messages, positions), pairs=pairs)
 
 
 def _between(edges: EdgeSet, positions: Tensor) -> EdgeSet:
@@ -156,26 +166,42 @@ def wigner_of(l: int, wigner: Tensor) -> Tensor:
     return wigner[:, start : start + size * size].reshape(-1, size, size)
 
 
-def build_graph(structure: Structure, *, l_max: int, message_cutoff: float, pair_cutoff: float | None = None) -> Graph:
+def build_graph(
+    structure: Structure,
+    *,
+    l_max: int,
+    message_cutoff: float,
+    pair_cutoff: float | None = None,
+    edges: EdgeKind = "radius",
+) -> Graph:
     """The graph of one molecule in float64.
 
     Args:
         structure: the molecule.
         l_max: highest l of the Wigner matrices.
-        message_cutoff: bohr.
+        message_cutoff: bohr; infinite where ``edges`` is not "radius".
         pair_cutoff: bohr; None if no pairs are needed.
+        edges: which atoms send each other messages; bonds are read off distances
+            (:mod:`qcsurrogate.sources.bonds`) and so come and go as atoms move.
+
+    Raises:
+        ValueError: for a cutoff that ``edges`` does not have.
     """
+    if (edges == "radius") != math.isfinite(message_cutoff):
+        raise ValueError(f"edges '{edges}' with a cutoff of {message_cutoff} bohr; only radius has a finite one")
     positions = torch.as_tensor(np.array(structure.positions))
     numbers = torch.as_tensor(np.array(structure.atomic_numbers))
     reach = max(message_cutoff, pair_cutoff or 0.0)
     target, source = _directed_neighbours(structure, reach)
     vectors = positions[source] - positions[target]
-    edges = EdgeSet(target, source, vectors, l_max)
-    lengths = edges.lengths
+    found = EdgeSet(target, source, vectors, l_max)
+    lengths = found.lengths
     is_message = lengths < message_cutoff
+    if edges == "bonds":
+        is_message = torch.as_tensor(bonded(structure))[target, source]
     charge, spin = torch.tensor([structure.charge]), torch.tensor([structure.spin])
-    messages = _select(edges, is_message)
-    graph = Graph(numbers, torch.zeros_like(numbers), (len(numbers),), charge, spin, messages)
+    messages = _select(found, is_message)
+    graph = Graph(numbers, positions, torch.zeros_like(numbers), (len(numbers),), charge, spin, messages)
     if pair_cutoff is None:
         return graph
     # Unlike elements are predicted once, from the heavier atom; like ones both ways and averaged.
@@ -187,7 +213,7 @@ def build_graph(structure: Structure, *, l_max: int, message_cutoff: float, pair
     message_number = torch.where(is_message, torch.cumsum(is_message, 0) - 1, -1)
     return replace(
         graph,
-        pairs=_select(edges, index),
+        pairs=_select(found, index),
         pair_message=message_number[index],
         pair_kinds=tuple(((int(v) // 1000, int(v) % 1000), int(n)) for v, n in zip(values, counts, strict=True)),
     )
@@ -196,7 +222,10 @@ def build_graph(structure: Structure, *, l_max: int, message_cutoff: float, pair
 def _directed_neighbours(structure: Structure, cutoff: float) -> tuple[Tensor, Tensor]:
     from scipy.spatial import cKDTree
 
-    found = cKDTree(structure.positions).query_pairs(cutoff, output_type="ndarray").astype(np.int64)
+    if math.isinf(cutoff):
+        found = np.stack(np.triu_indices(len(structure), 1), axis=1).astype(np.int64)
+    else:
+        found = cKDTree(structure.positions).query_pairs(cutoff, output_type="ndarray").astype(np.int64)
     both = np.concatenate([found, found[:, ::-1]])
     both = both[np.lexsort((both[:, 1], both[:, 0]))]
     return torch.as_tensor(both[:, 0].copy()), torch.as_tensor(both[:, 1].copy())
@@ -213,11 +242,16 @@ class GraphSettings:
     l_max: int
     message_cutoff: float
     pair_cutoff: float | None = None
+    edges: EdgeKind = "radius"
 
     def graph(self, structure: Structure, dtype: torch.dtype = torch.float64) -> Graph:
         """The graph of one structure."""
         graph = build_graph(
-            structure, l_max=self.l_max, message_cutoff=self.message_cutoff, pair_cutoff=self.pair_cutoff
+            structure,
+            l_max=self.l_max,
+            message_cutoff=self.message_cutoff,
+            pair_cutoff=self.pair_cutoff,
+            edges=self.edges,
         )
         return graph.to(dtype=dtype)
 
@@ -232,6 +266,7 @@ def collate(graphs: Sequence[Graph]) -> Graph:
     )
     batch = Graph(
         torch.cat([g.atomic_numbers for g in graphs]),
+        torch.cat([g.positions for g in graphs]),
         molecule,
         tuple(n for g in graphs for n in g.atom_counts),
         torch.cat([g.charge for g in graphs]),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -25,13 +25,16 @@ class SurrogateModel(nn.Module, ABC):
         monitored: the entry of :meth:`errors` that picks the best checkpoint; lower is
             better.
         elements: atomic numbers it was made for, ascending.
+        orbital_basis: of the calculations that it stands for; None where it needs no basis.
+        units: unit of everything that it predicts, where that is not the same for all models of its quantity.
         graphs: how far its messages and pairs reach.
     """
 
     kind: ClassVar[str]
     monitored: ClassVar[str]
     elements: tuple[int, ...]
-    orbital_basis: BasisSet
+    orbital_basis: BasisSet | None = None
+    units: Mapping[str, str] = {}
     graphs: GraphSettings
 
     @abstractmethod

@@ -53,12 +53,13 @@ class ModelMetadata(BaseModel):
     """What a model file says beside its tensors.
 
     Attributes:
-        kind: ``hamiltonian`` or ``density``.
+        kind: name of the quantity.
         description: from which ``build_model(kind, description)`` makes the network.
-        method: level of theory of the labels.
-        atoms: free atoms by symbol, as ``free_atoms_to_dict`` gives them.
-        spec: the data spec of the store that the model was trained on.
-        dataset_hash: identity of that store's records.
+        method: Kohn-Sham calculation of the labels; None where they are of another program, or there are none.
+        level: level of theory of the labels in words; empty where it is not known.
+        atoms: free atoms by symbol, as ``free_atoms_to_dict`` gives them; none without a method.
+        spec: the data spec of the store, or the table, that the model was trained on.
+        dataset_hash: identity of its content.
         elements: atomic numbers that the model was trained on, ascending.
         units: unit of every predicted quantity, by name.
         training: provenance: configuration, steps, times, seed.
@@ -71,7 +72,7 @@ class ModelMetadata(BaseModel):
 
     kind: str
     description: dict[str, Any]
-    method: Method
+    method: Method | None
     atoms: dict[str, Any]
     spec: dict[str, Any]
     dataset_hash: str
@@ -80,6 +81,7 @@ class ModelMetadata(BaseModel):
     training: dict[str, Any]
     metrics: dict[str, float]
     versions: dict[str, str]
+    level: str = ""
     domain: Domain | None = None
 
     @property

@@ -11,6 +11,11 @@ from torch import Tensor, nn
 SMALLEST_SCALE = 1e-6
 
 
+def centred(rows: Tensor, mean: Tensor, scale: Tensor, smallest: float) -> Tensor:
+    """Inputs of mean zero; what varies by less than ``smallest`` stays small instead of becoming noise."""
+    return (rows.double() - mean) / scale.clamp(min=smallest)
+
+
 class Float64Buffers(nn.Module):
     """Buffers that follow their module to another device but never change their type.
 

@@ -6,7 +6,6 @@ import hashlib
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,7 +27,6 @@ SEAL: Final = "content_sha256"
 BLOCK_ERRORS: Final = "expected_block_errors"
 STRUCTURE_UNITS: Final = {"atomic_numbers": "1", "positions": "bohr", "charge": "e", "spin": "1"}
 
-_COMMON: Final = frozenset(entry.name for entry in fields(Prediction))
 _PACKAGES: Final = ("qcsurrogate", "pyscf", "numpy", "scipy", "torch", "e3nn")
 _CONVENTIONS: Final = (
     "Structure number i, counted from zero, has its arrays under i in six digits: '000000/positions'.",
@@ -87,7 +85,7 @@ def summary(predictions: Sequence[Prediction]) -> dict[str, Any]:
     return {
         "versions": installed_versions(_PACKAGES),
         **({"model": None, "method": None} if source is None else source.to_dict()),
-        "units": {name: unit for p in predictions for name, unit in p.summary_units.items()},
+        "units": {name: unit for p in predictions for name, unit in p.figure_units.items()},
         "structures": [_summary_of(prediction) for prediction in predictions],
     }
 
@@ -96,9 +94,9 @@ def _header(predictions: Sequence[Prediction]) -> dict[str, Any]:
     content = summary(predictions)
     _one([type(prediction) for prediction in predictions], "of one kind")
     source = predictions[0].source if predictions else None
-    bases = [_bases_of(prediction) for prediction in predictions]
-    shared = {name: _one([b[name] for b in bases], f"in one {name}") for name in (bases[0] if bases else ())}
-    content["units"] |= STRUCTURE_UNITS | {name: unit for p in predictions for name, unit in p.units.items()}
+    parts = [prediction.shared for prediction in predictions]
+    shared = {name: _one([p[name] for p in parts], f"in one {name}") for name in (parts[0] if parts else ())}
+    content["units"] |= STRUCTURE_UNITS | {name: unit for p in predictions for name, unit in p.array_units.items()}
     for entry, prediction in zip(content["structures"], predictions, strict=True):
         entry["domain"] |= {
             "known": prediction.domain.known,
@@ -117,7 +115,7 @@ def _header(predictions: Sequence[Prediction]) -> dict[str, Any]:
         "conventions": [*_CONVENTIONS, *dict.fromkeys(text for p in predictions for text in p.conventions)],
         **content,
         **({} if source is None else source.basis_to_dict()),
-        **{name: basis.to_dict() for name, basis in shared.items()},
+        **{name: part.to_dict() if isinstance(part, BasisSet) else part for name, part in shared.items()},
         "calibration": calibration,
     }
     return header | {SEAL: content_digest(header, predictions)}
@@ -129,9 +127,8 @@ def content_digest(header: Mapping[str, Any], predictions: Iterable[Prediction])
     for prediction in predictions:
         for name in STRUCTURE_UNITS:
             digest.update(np.ascontiguousarray(getattr(prediction.structure, name)).data)
-        for name in own_fields(type(prediction)):
-            if name in prediction.units:
-                digest.update(np.ascontiguousarray(getattr(prediction, name)).data)
+        for name in prediction.stored:
+            digest.update(np.ascontiguousarray(prediction.value(name)).data)
         if prediction.uncertainty is not None:
             digest.update(np.ascontiguousarray(prediction.uncertainty.blocks).data)
     return digest.hexdigest()
@@ -144,19 +141,9 @@ def _one(values: Sequence[Any], what: str) -> Any:
     return values[0] if values else None
 
 
-def _bases_of(prediction: Prediction) -> dict[str, BasisSet]:
-    values = {name: getattr(prediction, name) for name in own_fields(type(prediction))}
-    return {name: value for name, value in values.items() if isinstance(value, BasisSet)}
-
-
-def own_fields(kind: type[Prediction]) -> list[str]:
-    """What a kind of prediction is made of beside its structure: bases, and entries of ``units``."""
-    return [entry.name for entry in fields(kind) if entry.name not in _COMMON]
-
-
 def _summary_of(prediction: Prediction) -> dict[str, Any]:
     structure = prediction.structure
-    values = {name: _json_number(getattr(prediction, name)) for name in prediction.summary_units}
+    values = {name: _json_number(prediction.value(name)) for name in prediction.figure_units}
     return {
         "name": structure.name,
         "formula": structure.formula,
@@ -195,7 +182,7 @@ def _arrays(prediction: Prediction) -> dict[str, NDArray[Any]]:
     told = {} if prediction.uncertainty is None else {BLOCK_ERRORS: prediction.uncertainty.blocks}
     return {
         **{name: np.asarray(getattr(prediction.structure, name)) for name in STRUCTURE_UNITS},
-        **{name: np.asarray(getattr(prediction, name)) for name in prediction.units},
+        **{name: prediction.value(name) for name in prediction.array_units},
         **told,
     }
 

@@ -121,7 +121,7 @@ def mean_field(
             f"a {type(prediction).__name__} holds no orbitals; expected that of a hamiltonian model. A density model "
             "starts an SCF: accelerate(mf, surrogate)"
         )
-    if prediction.source is None:
+    if prediction.source is None or prediction.source.method is None:
         raise SpecError(
             f"the prediction for {prediction.structure.label} has no source, and so no method to make an SCF object "
             "with; expected one that a model made"

@@ -6,6 +6,7 @@ import json
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,7 +14,6 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from qcsurrogate.basis import BasisSet
 from qcsurrogate.domain import DomainVerdict, Finding
 from qcsurrogate.errors import BasisError, OutputError, SpecError, StructureError
 from qcsurrogate.prediction.files import (
@@ -23,7 +23,6 @@ from qcsurrogate.prediction.files import (
     SEAL,
     check_suffix,
     content_digest,
-    own_fields,
 )
 from qcsurrogate.prediction.results import Prediction
 from qcsurrogate.prediction.source import Source
@@ -79,14 +78,14 @@ def _predictions(path: Path, read: Read) -> list[Prediction]:
         raise _refusal(path, "it does not say what kind of model its predictions come from")
     source = Source.from_dict(header)
     kind = find_quantity(source.kind).prediction
-    own = own_fields(kind)
-    bases = {name: BasisSet.from_dict(header[name]) for name in own if name not in kind.units}
-    if bases.get("orbital_basis") == source.orbital_basis:
-        bases["orbital_basis"] = source.orbital_basis
+    shared = kind.read_shared(header)
+    if "orbital_basis" in shared and shared["orbital_basis"] == source.orbital_basis:
+        shared["orbital_basis"] = source.orbital_basis
     predictions = [
-        kind(
+        kind.restored(
             _structure(read, f"{i:06d}", str(entry["name"])),
-            *(bases[name] if name in bases else _numbers(read, f"{i:06d}/{name}") for name in own),
+            shared,
+            partial(_numbers_of, read, f"{i:06d}"),
             domain=_domain(entry["domain"]),
             source=source,
             uncertainty=_uncertainty(read, f"{i:06d}", header),
@@ -111,6 +110,10 @@ def _uncertainty(read: Read, group: str, header: Mapping[str, Any]) -> Uncertain
         return None
     rows = {str(name): tuple(float(number) for number in row) for name, row in header["calibration"].items()}
     return Uncertainty(_numbers(read, f"{group}/{BLOCK_ERRORS}"), str(header["units"][BLOCK_ERRORS]), rows)
+
+
+def _numbers_of(read: Read, group: str, name: str) -> Any:
+    return _numbers(read, f"{group}/{name}")
 
 
 def _numbers(read: Read, name: str) -> Any:

@@ -6,15 +6,16 @@ What costs something is computed when it is first asked for, and kept.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from qcsurrogate.basis import BasisSet
 from qcsurrogate.density.cube import write_cube
 from qcsurrogate.density.densities import ElectronDensity, as_points
 from qcsurrogate.density.moments import ChargeMoments, Moments, charge_moments
@@ -94,6 +95,61 @@ class Prediction(ABC):
                     value, self.error_units[name], (value * row[1], value * row[2], value * row[3])
                 )
         return found
+
+    @property
+    def array_units(self) -> Mapping[str, str]:
+        """Unit of every array that a file of this prediction holds."""
+        return self.units
+
+    @property
+    def figure_units(self) -> Mapping[str, str]:
+        """Unit of every quantity of its JSON summary."""
+        return self.summary_units
+
+    def value(self, name: str) -> NDArray[np.float64]:
+        """An array or a figure by its name."""
+        return np.asarray(getattr(self, name))
+
+    @classmethod
+    def own_fields(cls) -> list[str]:
+        """What this kind of prediction is made of beside its structure: bases, and entries of ``units``."""
+        common = {entry.name for entry in fields(Prediction)}
+        return [entry.name for entry in fields(cls) if entry.name not in common]
+
+    @property
+    def stored(self) -> list[str]:
+        """Names of the arrays from which it is made again."""
+        return [name for name in self.own_fields() if name in self.units]
+
+    @property
+    def shared(self) -> Mapping[str, Any]:
+        """What it has in common with other predictions of its model, for the header of a file: bases, plain data."""
+        values = {name: getattr(self, name) for name in self.own_fields()}
+        return {name: value for name, value in values.items() if isinstance(value, BasisSet)}
+
+    @classmethod
+    def read_shared(cls, header: Mapping[str, Any]) -> dict[str, Any]:
+        """The inverse of :attr:`shared`: fields by name.
+
+        Raises:
+            KeyError, BasisError: if something is missing or damaged.
+        """
+        return {name: BasisSet.from_dict(header[name]) for name in cls.own_fields() if name not in cls.units}
+
+    @classmethod
+    def restored(
+        cls, structure: Structure, shared: Mapping[str, Any], read: Callable[[str], Any], **known: Any
+    ) -> Self:
+        """A prediction of a file.
+
+        Args:
+            structure: of it.
+            shared: of :meth:`read_shared`.
+            read: gives a stored array by its name.
+            known: of the fields that all predictions have.
+        """
+        own = (shared[name] if name in shared else read(name) for name in cls.own_fields())
+        return cls(structure, *own, **known)
 
     def _raw_errors(self, uncertainty: Uncertainty) -> Mapping[str, float]:
         """Estimates of figures' errors before they are calibrated."""

@@ -17,7 +17,10 @@ class Source:
     """The model that made a prediction, and what it stands for.
 
     Attributes:
-        atoms: free atoms of that method by atomic number.
+        method: Kohn-Sham calculation that the model stands for; None where its labels are of another program.
+        level: level of theory in words; empty where it is not known.
+        orbital_basis: of the method; None of a model that needs none.
+        atoms: free atoms of that method by atomic number; none without a method.
         data: name, licence, citation and hash of the training data.
         versions: of the packages that the model was trained with.
         file: name of the model file; empty for a model that was not loaded from one.
@@ -25,8 +28,9 @@ class Source:
     """
 
     kind: str
-    method: Method
-    orbital_basis: BasisSet
+    method: Method | None
+    level: str
+    orbital_basis: BasisSet | None
     atoms: FreeAtoms = field(compare=False)
     data: Mapping[str, str]
     versions: Mapping[str, str]
@@ -34,13 +38,13 @@ class Source:
     sha256: str = ""
 
     @classmethod
-    def of(cls, metadata: ModelMetadata, orbital_basis: BasisSet, atoms: FreeAtoms) -> Source:
+    def of(cls, metadata: ModelMetadata, orbital_basis: BasisSet | None, atoms: FreeAtoms) -> Source:
         """From what a model file says."""
         data: dict[str, str] = {
             name: str(metadata.spec[name]) for name in ("name", "licence", "citation") if name in metadata.spec
         }
         data["hash"] = metadata.dataset_hash
-        return cls(metadata.kind, metadata.method, orbital_basis, atoms, data, metadata.versions)
+        return cls(metadata.kind, metadata.method, metadata.level, orbital_basis, atoms, data, metadata.versions)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Source:
@@ -49,11 +53,12 @@ class Source:
         Raises:
             KeyError, TypeError, ValueError: if something is missing or of another kind.
         """
-        model = data["model"]
+        model, method, basis = data["model"], data["method"], data["orbital_basis"]
         return cls(
             str(model["kind"]),
-            Method.model_validate(data["method"]),
-            BasisSet.from_dict(data["orbital_basis"]),
+            None if method is None else Method.model_validate(method),
+            str(model["level"]),
+            None if basis is None else BasisSet.from_dict(basis),
             free_atoms_from_dict(data["free_atoms"]),
             {str(name): str(text) for name, text in model["training_data"].items()},
             {str(name): str(text) for name, text in model["versions"].items()},
@@ -69,11 +74,13 @@ class Source:
                 "file": self.file,
                 "sha256": self.sha256,
                 "training_data": dict(self.data),
+                "level": self.level,
                 "versions": dict(self.versions),
             },
-            "method": self.method.model_dump(mode="json"),
+            "method": None if self.method is None else self.method.model_dump(mode="json"),
         }
 
     def basis_to_dict(self) -> dict[str, Any]:
         """Orbital basis and free atoms as plain data for JSON."""
-        return {"orbital_basis": self.orbital_basis.to_dict(), "free_atoms": free_atoms_to_dict(self.atoms)}
+        basis = None if self.orbital_basis is None else self.orbital_basis.to_dict()
+        return {"orbital_basis": basis, "free_atoms": free_atoms_to_dict(self.atoms)}

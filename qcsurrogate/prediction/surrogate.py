@@ -20,7 +20,7 @@ from qcsurrogate.models.files import ModelMetadata, read_model
 from qcsurrogate.prediction.inputs import read_request
 from qcsurrogate.prediction.results import Prediction
 from qcsurrogate.prediction.source import Source
-from qcsurrogate.reference.atoms import free_atoms_from_dict
+from qcsurrogate.reference.atoms import FreeAtoms, free_atoms_from_dict
 from qcsurrogate.reference.settings import Method
 from qcsurrogate.registry import find_quantity
 from qcsurrogate.structures import Structure
@@ -82,26 +82,26 @@ def _device(name: str) -> torch.device:
 
 
 class Surrogate(ABC, Generic[P]):
-    """What the surrogates of all quantities share.
+    """What the surrogates of all quantities share; those that need a basis are :class:`KohnShamSurrogate`.
 
     Attributes:
         metadata: everything the model file says: method, provenance, metrics.
         kind: name of the quantity.
-        method: level of theory that the model stands for.
+        method: Kohn-Sham calculation that the model stands for; None where its labels are of another program.
+        level: level of theory in words; empty where it is not known.
         elements: atomic numbers it was trained on, ascending.
-        orbital_basis: its orbital basis.
-        atoms: free-atom densities by atomic number.
         source: what its predictions say about where they come from.
     """
 
     def __init__(self, model: SurrogateModel, metadata: ModelMetadata) -> None:
         self.metadata = metadata
         self.kind: str = metadata.kind
-        self.method: Method = metadata.method
+        self.method: Method | None = metadata.method
+        self.level = metadata.level
         self.elements: tuple[int, ...] = tuple(metadata.elements)
-        self.orbital_basis: BasisSet = model.orbital_basis
+        self.orbital_basis: BasisSet | None = model.orbital_basis
         try:
-            self.atoms = free_atoms_from_dict(metadata.atoms)
+            self.atoms: FreeAtoms = free_atoms_from_dict(metadata.atoms)
         except BasisError as error:
             raise ModelFileError(
                 f"the model file holds unusable free atoms ({error}); train the model again"
@@ -110,7 +110,15 @@ class Surrogate(ABC, Generic[P]):
 
     def __repr__(self) -> str:
         symbols = ", ".join(chemical_symbols[z] for z in self.elements)
-        return f"<{type(self).__name__} for {symbols}: {self.method.xc}/{self.method.basis}>"
+        return f"<{type(self).__name__} for {symbols}: {self.level or 'level of theory unknown'}>"
+
+    @property
+    def default_state(self) -> tuple[int, int]:
+        """Charge and spin of a molecule that says nothing about them."""
+        if self.method is not None:
+            return self.method.charge, self.method.spin
+        states = ((0, 0),) if self.metadata.domain is None else self.metadata.domain.states
+        return (0, 0) if (0, 0) in states else states[0]
 
     @overload
     def predict(self, x: list[Any] | tuple[Any, ...], *, batch_size: int = ..., strict: bool = ...) -> list[P]: ...
@@ -145,7 +153,7 @@ class Surrogate(ABC, Generic[P]):
         """
         if batch_size < 1:
             raise SpecError(f"batch_size = {batch_size}; expected 1 or more")
-        request = read_request(x, self.method.charge, self.method.spin)
+        request = read_request(x, *self.default_state)
         for structure, basis in zip(request.structures, request.bases, strict=True):
             self.check_domain(structure, basis)
         verdicts = [self.assess(structure) for structure in request.structures]
@@ -186,18 +194,18 @@ class Surrogate(ABC, Generic[P]):
                 f"trained on {_symbols(self.elements)} only: train one on data with {_symbols(foreign)}"
             )
         domain = self.metadata.domain
-        states = ((self.method.charge, self.method.spin),) if domain is None else domain.states
+        states = (self.default_state,) if domain is None else domain.states
         if (structure.charge, structure.spin) not in states:
             trained = " or ".join(f"charge {charge} and spin {spin}" for charge, spin in states)
             raise DomainError(
                 f"{structure.label} has charge {structure.charge} and spin {structure.spin} (unpaired electrons); "
                 f"this {self.kind} model was trained on {trained} only"
             )
-        if basis is not None and not same_functions(basis, self.orbital_basis):
+        own = self.orbital_basis
+        if basis is not None and own is not None and not same_functions(basis, own):
             raise DomainError(
                 f"the PySCF Mole of {structure.formula} has the basis '{basis.name}'; this {self.kind} model was "
-                f"trained in '{self.method.basis}': build the Mole with basis='{self.method.basis}', or give the "
-                "geometry alone"
+                f"trained in '{own.name}': build the Mole with basis='{own.name}', or give the geometry alone"
             )
 
     def _in_batches(self, structures: Sequence[Structure], batch_size: int) -> Iterator[P]:
@@ -209,6 +217,26 @@ class Surrogate(ABC, Generic[P]):
     @abstractmethod
     def _predict_batch(self, structures: Sequence[Structure]) -> list[P]:
         """One prediction per structure; the domain has been checked."""
+
+
+class KohnShamSurrogate(Surrogate[P]):
+    """A surrogate whose predictions are over the functions of a basis.
+
+    Attributes:
+        orbital_basis: the orbital basis of its method.
+        atoms: free-atom densities by atomic number.
+    """
+
+    method: Method
+    orbital_basis: BasisSet
+
+    def __init__(self, model: SurrogateModel, metadata: ModelMetadata) -> None:
+        super().__init__(model, metadata)
+        if metadata.method is None or model.orbital_basis is None:
+            raise ModelFileError(
+                f"the model file says no method of this {self.kind} model, whose predictions are over its basis; "
+                "expected one: train the model again"
+            )
 
 
 def _symbols(atomic_numbers: Sequence[int]) -> str:

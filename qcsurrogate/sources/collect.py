@@ -90,11 +90,21 @@ def packaged_file(source: PackagedSource) -> Path:
 def _read(source: FileSource | PackagedSource, method: Method) -> Collected:
     paths = expanded(source) if isinstance(source, FileSource) else [packaged_file(source)]
     geometries = joined([read_geometries(p, method.charge, method.spin, skip_bad=source.skip_bad) for p in paths])
+    return checked(source, geometries)
+
+
+def checked(source: FileSource | PackagedSource, geometries: Geometries) -> Collected:
+    """The structures of what was read, without those that the source leaves out before it chooses.
+
+    Raises:
+        StructureError: for a bad geometry, unless the source skips them.
+        SpecError: if a list of what to leave out cannot be used.
+    """
     report = {"read": len(geometries) + geometries.unreadable}
     if geometries.unreadable:
         report["left out: unreadable file"] = geometries.unreadable
     if isinstance(source, FileSource) and source.leave_out is not None:
-        kept = _not_listed(Path(source.leave_out), geometries)
+        kept = not_listed(Path(source.leave_out), geometries)
         report["left out: listed"] = len(geometries) - len(kept)
         geometries = geometries.taken(kept)
     if isinstance(source, FileSource) and source.stride > 1:
@@ -108,8 +118,13 @@ def _read(source: FileSource | PackagedSource, method: Method) -> Collected:
     return Collected(structures, groups, report)
 
 
-def _not_listed(path: Path, geometries: Geometries) -> NDArray[np.int64]:
-    names = _listed_names(path)
+def not_listed(path: Path, geometries: Geometries) -> NDArray[np.int64]:
+    """Indices of the geometries whose names are not in a list of names to leave out.
+
+    Raises:
+        SpecError: if the list cannot be read, or none of its names is there.
+    """
+    names = listed_names(path)
     kept = np.array([i for i, name in enumerate(geometries.names) if name not in names], dtype=np.int64)
     if len(kept) == len(geometries):
         raise SpecError(
@@ -124,7 +139,7 @@ _FOOTERS = ("compounds", "molecules", "structures")
 _LONGEST_LIST_BYTES = 2**28
 
 
-def _listed_names(path: Path) -> set[str]:
+def listed_names(path: Path) -> set[str]:
     """First words of a text file's lines; in QM9's list of uncharacterised molecules they are indices."""
     try:
         if path.stat().st_size > _LONGEST_LIST_BYTES:

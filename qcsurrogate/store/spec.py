@@ -165,6 +165,11 @@ class DataSpec(BaseModel):
     ] = ""
     citation: Annotated[str, Field(description="What to cite for the structures.")] = ""
 
+    @property
+    def level(self) -> str:
+        """Functional and basis."""
+        return f"{self.method.xc}/{self.method.basis}"
+
     def record_key(self, structure: Structure) -> str:
         """Content key of a record: what was computed, and how; 32 hexadecimal digits.
 

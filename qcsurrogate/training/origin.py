@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ase.data import chemical_symbols
 from pydantic import ValidationError
@@ -18,10 +18,12 @@ from qcsurrogate.files.atomic import make_folder, write_atomically
 from qcsurrogate.files.nested import differences
 from qcsurrogate.models.base import SurrogateModel
 from qcsurrogate.models.files import ModelMetadata, read_model
-from qcsurrogate.reference.settings import Method
 from qcsurrogate.registry import Quantity
 from qcsurrogate.training.config import Origin
 from qcsurrogate.training.outputs import MODEL_NAME
+
+if TYPE_CHECKING:
+    from qcsurrogate.tables.sets import Description
 
 ORIGIN_NAME: Final = "origin.safetensors"
 """The model file that a run began with, copied into its folder."""
@@ -82,23 +84,25 @@ class Beginning:
                 "train without --from"
             )
 
-    def require_store(self, store: Path, method: Method, elements: set[int]) -> None:
-        """Refuse a store that the network cannot learn from.
+    def require_data(self, store: Path, spec: Description, elements: set[int]) -> None:
+        """Refuse data that the network cannot learn from.
 
         Raises:
             TrainingError: for elements, a basis or a spin treatment other than the model's.
         """
-        if method.unrestricted != self.metadata.method.unrestricted:
+        ours, theirs = self.metadata.method, spec.method
+        if ours is not None and theirs is not None and theirs.unrestricted != ours.unrestricted:
             raise TrainingError(
-                f"the model '{self.path}' learnt from {self.metadata.method.spin_treatment} Kohn-Sham, the store "
-                f"'{store}' is {method.spin_treatment}; expected the same: train without --from"
+                f"the model '{self.path}' learnt from {ours.spin_treatment} Kohn-Sham, the store "
+                f"'{store}' is {theirs.spin_treatment}; expected the same: train without --from"
             )
         if new := sorted(elements - set(self.model.elements)):
             raise TrainingError(
                 f"the store '{store}' holds {_symbols(new)}, which the model '{self.path}' was not made for (it knows "
                 f"{_symbols(self.model.elements)}); expected no new element: train without --from"
             )
-        self._require_basis(method.orbital_basis(elements), self.model.orbital_basis, str(store))
+        if self.model.orbital_basis is not None and theirs is not None:
+            self._require_basis(theirs.orbital_basis(elements), self.model.orbital_basis, str(store))
 
     def _require_basis(self, found: BasisSet, own: BasisSet, store: str) -> None:
         if not same_functions(found, own):
@@ -127,18 +131,20 @@ class Beginning:
             )
         return [f"begins with '{self.path}', trained on '{self.metadata.spec.get('name')}'"]
 
-    def level_changes(self, method: Method) -> list[str]:
-        """Lines for what makes the store another level of theory than the model's."""
-        old, new = self.metadata.method.key_content(), method.key_content()
+    def level_changes(self, spec: Description) -> list[str]:
+        """Lines for what makes the data of another level of theory than the model's."""
+        if self.metadata.method is None or spec.method is None:
+            return differences({"level": self.metadata.level}, {"level": spec.level})
+        old, new = self.metadata.method.key_content(), spec.method.key_content()
         return [c for c in differences(old, new) if c.partition(":")[0].partition(".")[0] not in _NO_LEVEL_OF_THEORY]
 
-    def domain(self, store: Domain, method: Method, step: int) -> Domain | None:
+    def domain(self, store: Domain, spec: Description, step: int) -> Domain | None:
         """What the model has seen after some steps on a store: both, if they are of one level of theory.
 
         Before the first step that is what it saw before; of another level, or of a file that
         does not say it, nothing is known then, and later what the store holds.
         """
-        before = None if self.level_changes(method) else self.metadata.domain
+        before = None if self.level_changes(spec) else self.metadata.domain
         if step == 0:
             return before
         return store if before is None else before.joined(store)
@@ -159,8 +165,10 @@ class Beginning:
 
 
 def _conventions(model: SurrogateModel) -> dict[str, Any]:
-    """A description without bases, which are compared by their functions, and settings, which are compared before."""
-    return {k: v for k, v in model.description().items() if k != "settings" and not k.endswith("_basis")}
+    """A description without bases, which are compared by their functions, settings, which are compared before, and
+    statistics, which the model keeps."""
+    left_out = ("settings", "statistics")
+    return {k: v for k, v in model.description().items() if k not in left_out and not k.endswith("_basis")}
 
 
 def _symbols(atomic_numbers: Any) -> str:

@@ -57,7 +57,7 @@ def main() -> None:
     store = Store.open(options.store)
     store = store.training_on(store.keys("train")[: options.molecules])
     print("| model | preset | parameters | batch | CPU ms/step | steps | CPU hours |\n|---|---|---|---|---|---|---|")
-    for kind in sorted(BUILT_IN):
+    for kind in (name for name in sorted(BUILT_IN) if find_quantity(name).needs_store):
         for preset in find_quantity(kind).presets:
             print(measured(kind, preset, store, options.steps), flush=True)
 

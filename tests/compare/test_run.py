@@ -371,7 +371,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_any_work(store, tmp_p
 @pytest.mark.parametrize("content", ["", "{}", "[]", "not json", '{"schema_version": "3"}'])
 def test_a_foreign_metrics_file_is_refused(tmp_path, content):
     (tmp_path / "metrics.json").write_text(content)
-    with pytest.raises(StoreError, match=r"metrics\.json' is not a qcsurrogate-comparison of schema version 3: "):
+    with pytest.raises(StoreError, match=r"metrics\.json' is not a qcsurrogate-comparison of schema version 4: "):
         read_comparison(tmp_path / "metrics.json")
     with pytest.raises(StoreError, match="cannot read"):
         read_comparison(tmp_path / "missing.json")
@@ -380,7 +380,7 @@ def test_a_foreign_metrics_file_is_refused(tmp_path, content):
 def test_a_metrics_file_of_an_older_schema_is_refused_by_its_version(compared, tmp_path):
     old = compared[0].model_dump(mode="json") | {"schema_version": 1}
     (tmp_path / "metrics.json").write_text(json.dumps(old))
-    words = "is of schema version 1, expected 3; write it again with 'qcsurrogate compare'"
+    words = "is of schema version 1, expected 4; write it again with 'qcsurrogate compare'"
     with pytest.raises(StoreError, match=words):
         read_comparison(tmp_path / "metrics.json")
 

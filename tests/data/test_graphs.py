@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from qcsurrogate.data.graphs import GraphSettings, bond_frames, collate, flat_wigner
@@ -50,3 +51,34 @@ def test_gradients_reach_the_positions() -> None:
     frames = graph.at(positions).pairs
     assert frames is not None
     assert torch.isfinite(torch.autograd.grad(frames.wigner.square().sum() + frames.wigner.sum(), positions)[0]).all()
+
+
+def test_kinds_of_edges() -> None:
+    far = Structure([8, 1, 1, 8], [[0.0, 0.0, 0.2], [0.1, 1.4, -0.9], [0.0, -1.4, -0.8], [90.0, 0.0, 0.0]])
+    infinite = float("inf")
+    edges = {
+        kind: GraphSettings(0, 4.0 if kind == "radius" else infinite, edges=kind).graph(far).messages
+        for kind in ("radius", "complete", "bonds")
+    }
+    pairs = {kind: sorted(zip(e.target.tolist(), e.source.tolist(), strict=True)) for kind, e in edges.items()}
+    assert pairs["complete"] == [(i, j) for i in range(4) for j in range(4) if i != j]
+    assert pairs["bonds"] == [(0, 1), (0, 2), (1, 0), (2, 0)]
+    assert pairs["radius"] == [(i, j) for i in range(3) for j in range(3) if i != j]
+    with pytest.raises(ValueError, match="only radius has a finite one"):
+        GraphSettings(0, 4.0, edges="bonds").graph(WATER)
+
+
+def test_a_lone_atom_has_no_edges_of_any_kind() -> None:
+    helium = Structure([2], [[1.0, 2.0, 3.0]])
+    for kind, reach in (("radius", 6.0), ("complete", float("inf")), ("bonds", float("inf"))):
+        assert len(GraphSettings(0, reach, edges=kind).graph(helium).messages) == 0
+
+
+def test_positions_are_kept_where_graphs_are_joined_and_moved() -> None:
+    batch = collate([SETTINGS.graph(s) for s in (WATER, HYDRONIUM)])
+    expected = torch.cat([torch.tensor(s.positions) for s in (WATER, HYDRONIUM)])
+    assert torch.equal(batch.positions, expected)
+    assert batch.to(dtype=torch.float32).positions.dtype == torch.float32
+    moved = batch.at(2.0 * expected)
+    assert torch.equal(moved.positions, 2.0 * expected)
+    torch.testing.assert_close(moved.messages.vectors, 2.0 * batch.messages.vectors)

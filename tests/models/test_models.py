@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from qcsurrogate.basis import orbital_basis
+from qcsurrogate.data.block_rows import block_rows, join_rows
 from qcsurrogate.data.graphs import collate
 from qcsurrogate.errors import DomainError, ModelFileError, SpecError
 from qcsurrogate.models.build import validated
 from qcsurrogate.models.settings import HamiltonianSettings
-from qcsurrogate.quantities.hamiltonian.labels import HamiltonianBatch, block_rows, join_rows
+from qcsurrogate.quantities.hamiltonian.labels import HamiltonianBatch
 from qcsurrogate.quantities.hamiltonian.model import HamiltonianModel, pair_cutoff
 from qcsurrogate.registry import find_quantity
 from qcsurrogate.structures import Structure

@@ -10,6 +10,7 @@ import torch
 
 from qcsurrogate.basis import even_tempered_basis, orbital_basis
 from qcsurrogate.conventions import inverse_order
+from qcsurrogate.data.block_rows import block_rows, join_rows
 from qcsurrogate.data.blocks import BlockLayout
 from qcsurrogate.data.graphs import collate
 from qcsurrogate.errors import BasisError, DomainError
@@ -24,7 +25,6 @@ from qcsurrogate.quantities.density.labels import (
 )
 from qcsurrogate.quantities.density.model import DensityModel
 from qcsurrogate.quantities.density.start import StartingDensity
-from qcsurrogate.quantities.hamiltonian.labels import block_rows, join_rows
 from qcsurrogate.quantities.hamiltonian.model import HamiltonianModel
 from qcsurrogate.quantities.hamiltonian.spin import spins_swapped
 from qcsurrogate.reference.orthogonal import StartingPoint

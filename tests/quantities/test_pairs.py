@@ -8,7 +8,8 @@ import torch
 
 from qcsurrogate.basis import orbital_basis
 from qcsurrogate.data.blocks import BlockLayouts
-from qcsurrogate.quantities.hamiltonian.pairs import PairHead, SharedBlock
+from qcsurrogate.models.shared_block import SharedBlock
+from qcsurrogate.quantities.hamiltonian.pairs import PairHead
 
 BASIS = orbital_basis("def2-svp", [1, 6, 16])
 

@@ -67,7 +67,7 @@ def test_a_model_of_an_unregistered_quantity_is_refused(toy, tiny_store, tmp_pat
     options = ["--set", "training.steps=1", "--set", "training.validate_every=1", "--quiet"]
     assert main(["train", "toy_energy", str(tiny_store), "--out", str(tmp_path / "run"), *options]) == 0
     monkeypatch.setattr(registry, "_registered", {})
-    with pytest.raises(ModelFileError, match="unknown kind of model 'toy_energy'; expected density or hamiltonian"):
+    with pytest.raises(ModelFileError, match=r"unknown kind of model 'toy_energy'; expected .*density or hamiltonian"):
         qcsurrogate.load(tmp_path / "run")
 
 
@@ -75,7 +75,7 @@ def test_names_are_taken_once(toy):
     registry.register(toy)  # the same object again is no conflict
     with pytest.raises(SpecError, match="there is a quantity 'toy_energy' already"):
         registry.register(ToyEnergy())
-    assert registry.quantity_names() == ["density", "hamiltonian", "toy_energy"]
+    assert registry.quantity_names() == sorted([*registry.BUILT_IN, "toy_energy"])
 
 
 @pytest.mark.parametrize("name", sorted(registry.BUILT_IN))

@@ -18,7 +18,7 @@ from qcsurrogate.models.base import SurrogateModel
 from qcsurrogate.models.encoder import Encoder
 from qcsurrogate.models.settings import DensitySettings
 from qcsurrogate.models.spin import of_right_symmetry, require_closed_shells, with_spins_swapped
-from qcsurrogate.models.statistics import Float64Buffers, Standardisation
+from qcsurrogate.models.statistics import Float64Buffers, Standardisation, centred
 from qcsurrogate.nn.head import DegreeEmbedding, DegreeHead
 from qcsurrogate.nn.layout import FeatureLayout
 from qcsurrogate.nn.node import GatedBlock
@@ -84,6 +84,7 @@ class DensityModel(SurrogateModel):
 
     kind: ClassVar[str] = "density"
     monitored: ClassVar[str] = "coefficient_norm_per_electron"
+    orbital_basis: BasisSet
 
     def __init__(
         self,
@@ -205,8 +206,8 @@ class DensityModel(SurrogateModel):
         known = weight.new_zeros(graph.n_atoms, self.features.n_rows, weight.shape[1])
         for z, rows in inputs:
             of = cast(Standardisation, self.inputs[str(z)])
-            centred = ((rows.double() - of.mean) / of.scale.clamp(min=SMALLEST_INPUT)).to(weight)
-            known = known.index_add(0, graph.atoms_by_element[z], self.known[str(z)](centred))
+            own = centred(rows, of.mean, of.scale, SMALLEST_INPUT).to(weight)
+            known = known.index_add(0, graph.atoms_by_element[z], self.known[str(z)](own))
         return known
 
     def _targets(self, batch: Any) -> AtomRows:

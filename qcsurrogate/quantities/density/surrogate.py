@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from qcsurrogate.basis import BasisSet
 from qcsurrogate.density.expansion import complete_basis, complete_coefficients, complete_spin_coefficients
 from qcsurrogate.models.files import ModelMetadata
-from qcsurrogate.prediction.surrogate import Surrogate
+from qcsurrogate.prediction.surrogate import KohnShamSurrogate
 from qcsurrogate.prediction.uncertainty import Uncertainty
 from qcsurrogate.quantities.density.model import DensityModel
 from qcsurrogate.quantities.density.prediction import DensityPrediction
@@ -19,7 +19,7 @@ from qcsurrogate.structures import Structure
 
 
 @final
-class DensitySurrogate(Surrogate[DensityPrediction]):
+class DensitySurrogate(KohnShamSurrogate[DensityPrediction]):
     """Predicts electron densities: free atoms plus the network's expansion; unrestricted, spin densities too.
 
     Attributes:

@@ -13,14 +13,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from qcsurrogate.basis import BasisSet
+from qcsurrogate.data.block_rows import BlockRows, rows_of_batch
 from qcsurrogate.data.blocks import BlockLayouts, from_bond_frame
 from qcsurrogate.data.graphs import EdgeSet, Graph, GraphSettings, PairKind, collate
 from qcsurrogate.data.matrices import MatrixPlaces
 from qcsurrogate.models.base import SurrogateModel
 from qcsurrogate.models.encoder import Encoder
 from qcsurrogate.models.settings import HamiltonianSettings
+from qcsurrogate.models.shared_block import PairStatistics, SharedBlock
 from qcsurrogate.models.spin import of_right_symmetry, require_closed_shells
-from qcsurrogate.models.statistics import SMALLEST_SCALE, Standardisation
+from qcsurrogate.models.statistics import SMALLEST_SCALE, Standardisation, centred
 from qcsurrogate.nn.convolution import scale_hidden
 from qcsurrogate.nn.head import DegreeEmbedding, DegreeHead
 from qcsurrogate.nn.layout import FeatureLayout
@@ -31,13 +33,8 @@ from qcsurrogate.nn.rotation import BondRotation
 from qcsurrogate.nn.scatter import gather
 from qcsurrogate.nn.so2 import HiddenGate, ToHidden
 from qcsurrogate.prediction.uncertainty import Told
-from qcsurrogate.quantities.hamiltonian.labels import (
-    BlockRows,
-    HamiltonianBatch,
-    HamiltonianDataset,
-    rows_of_batch,
-)
-from qcsurrogate.quantities.hamiltonian.pairs import PairHead, PairStatistics, SharedBlock
+from qcsurrogate.quantities.hamiltonian.labels import HamiltonianBatch, HamiltonianDataset
+from qcsurrogate.quantities.hamiltonian.pairs import PairHead
 from qcsurrogate.quantities.hamiltonian.spin import spins_swapped
 from qcsurrogate.quantities.hamiltonian.uncertainty import expecting, fit_errors, new_error_model
 from qcsurrogate.reference.orthogonal import StartingPoint
@@ -146,6 +143,7 @@ class HamiltonianModel(SurrogateModel):
 
     kind: ClassVar[str] = "hamiltonian"
     monitored: ClassVar[str] = "correction_mae"
+    orbital_basis: BasisSet
 
     def __init__(
         self, basis: BasisSet, settings: HamiltonianSettings, potentials: AtomicPotentials, n_components: int = 1
@@ -252,14 +250,15 @@ class HamiltonianModel(SurrogateModel):
         known = weight.new_zeros(graph.n_atoms, self.features.n_rows, weight.shape[1])
         for z, rows in inputs.atoms:
             of = self._atom(self.atom_inputs, z)
-            centred = _centred(rows, of.mean, of.scale).to(weight)
-            known = known.index_add(0, graph.atoms_by_element[z], self.atom_known[str(z)](centred))
+            own = centred(rows, of.mean, of.scale, SMALLEST_INPUT).to(weight)
+            known = known.index_add(0, graph.atoms_by_element[z], self.atom_known[str(z)](own))
         return known
 
     def _known_of_pairs(self, graph: Graph, inputs: BlockRows) -> Tensor:
         parts = []
         for (kind, _), rows in zip(graph.pair_kinds, inputs.pairs, strict=True):
-            parts.append(self.block.spread(kind, _centred(self.block.sorted(kind, rows), *self.pair_inputs.of(kind))))
+            own = centred(self.block.sorted(kind, rows), *self.pair_inputs.of(kind), SMALLEST_INPUT)
+            parts.append(self.block.spread(kind, own))
         return torch.cat(parts) if parts else self.pair_inputs.mean.new_zeros(0, self.block.n_rows)
 
     def _atom(self, statistics: nn.ModuleDict, z: int) -> Standardisation:
@@ -410,11 +409,6 @@ class HamiltonianModel(SurrogateModel):
             "potentials": potentials_to_dict(self.potentials),
             "n_components": self.n_components,
         }
-
-
-def _centred(rows: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
-    """Inputs of mean zero; what hardly varies in the training set stays small instead of becoming noise."""
-    return (rows.double() - mean) / scale.clamp(min=SMALLEST_INPUT)
 
 
 def _reverse(blocks: Tensor, target: Tensor, source: Tensor) -> Tensor:

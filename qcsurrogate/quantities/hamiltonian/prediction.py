@@ -177,7 +177,7 @@ class HamiltonianPrediction(PredictionWithOrbitals):
         Raises:
             SpecError: if nobody knows the method, because no model made this prediction.
         """
-        if self.source is None:
+        if self.source is None or self.source.method is None:
             raise SpecError(
                 f"the prediction for {self.structure.label} has no source, and so no method to evaluate it with; "
                 "expected one that a model made"

@@ -5,10 +5,10 @@ The first (a mean of spins, or their sum) stays, the second (a difference) chang
 
 from __future__ import annotations
 
+from qcsurrogate.data.block_rows import BlockRows
 from qcsurrogate.data.blocks import BlockLayouts
 from qcsurrogate.data.graphs import Graph
 from qcsurrogate.models.spin import with_spins_swapped
-from qcsurrogate.quantities.hamiltonian.labels import BlockRows
 
 
 def spins_swapped(rows: BlockRows, graph: Graph, layouts: BlockLayouts) -> BlockRows:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import final
 
 from qcsurrogate.models.files import ModelMetadata
-from qcsurrogate.prediction.surrogate import Surrogate
+from qcsurrogate.prediction.surrogate import KohnShamSurrogate
 from qcsurrogate.quantities.hamiltonian.model import HamiltonianModel
 from qcsurrogate.quantities.hamiltonian.prediction import HamiltonianPrediction
 from qcsurrogate.reference.orthogonal import each_spin
@@ -14,7 +14,7 @@ from qcsurrogate.structures import Structure
 
 
 @final
-class HamiltonianSurrogate(Surrogate[HamiltonianPrediction]):
+class HamiltonianSurrogate(KohnShamSurrogate[HamiltonianPrediction]):
     """Predicts Kohn-Sham Hamiltonians: H0 plus the network's correction."""
 
     def __init__(self, model: HamiltonianModel, metadata: ModelMetadata) -> None:

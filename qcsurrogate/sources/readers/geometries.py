@@ -27,16 +27,19 @@ class Geometries(FlatStructures):
         groups: n labels, or None where the file has none.
         unreadable: files of an archive or folder that were left out because they could
             not be read.
+        properties: (n, 15) numbers of the comment lines of QM9's own files; None where not all have some.
     """
 
     source: str = ""
     groups: tuple[str, ...] | None = None
     unreadable: int = 0
+    properties: NDArray[np.float64] | None = None
 
     def taken(self, indices: NDArray[np.int64]) -> Geometries:
         """Some of them, in the order given."""
         groups = None if self.groups is None else tuple(self.groups[i] for i in indices.tolist())
-        return replace(self.take(indices), groups=groups)
+        properties = None if self.properties is None else self.properties[indices]
+        return replace(self.take(indices), groups=groups, properties=properties)
 
     def structures(self, *, skip_bad: bool = False) -> tuple[list[Structure], NDArray[np.int64]]:
         """Checked structures.
@@ -69,11 +72,13 @@ def joined(parts: Sequence[Geometries]) -> Geometries:
     if len(parts) == 1:
         return parts[0]
     grouped = all(part.groups is not None for part in parts)
+    properties = [part.properties for part in parts if part.properties is not None]
     return Geometries(
         **joined_arrays(parts),
         source=f"{parts[0].source} and {len(parts) - 1} more files",
         groups=tuple(label for part in parts for label in part.groups or ()) if grouped else None,
         unreadable=sum(part.unreadable for part in parts),
+        properties=np.concatenate(properties) if len(properties) == len(parts) else None,
     )
 
 
@@ -87,6 +92,7 @@ class GeometryList:
         self._charges, self._spins = array("q"), array("q")
         self._names: list[str] = []
         self._groups: list[str | None] = []
+        self._described, self._properties = array("q"), array("d")
 
     def __len__(self) -> int:
         return len(self._counts)
@@ -99,10 +105,14 @@ class GeometryList:
         spin: int | None = None,
         name: str = "",
         group: str | None = None,
+        properties: Sequence[float] = (),
     ) -> None:
         """Append one; ``positions_angstrom`` is flat: x, y, z of the first atom, and so on."""
         if len(self) >= MAXIMUM_STRUCTURES:
             raise StructureError(f"'{self.source}' holds more than {MAXIMUM_STRUCTURES} structures; split it")
+        if properties:
+            self._described.append(len(self))
+            self._properties.extend(properties)
         self._counts.append(len(atomic_numbers))
         self._numbers.extend(atomic_numbers)
         self._coordinates.extend(positions_angstrom)
@@ -120,6 +130,8 @@ class GeometryList:
     def cut(self, start: int) -> None:
         """Forget what came since ``start``, and count one file as unreadable."""
         n_atoms = sum(self._counts[start:])
+        described = sum(i >= start for i in self._described[-(len(self) - start) :]) if len(self) > start else 0
+        width = len(self._properties) // max(1, len(self._described))
         for values, length in (
             (self._counts, n := len(self) - start),
             (self._numbers, n_atoms),
@@ -128,6 +140,8 @@ class GeometryList:
             (self._spins, n),
             (self._names, n),
             (self._groups, n),
+            (self._described, described),
+            (self._properties, described * width),
         ):
             del values[len(values) - length :]
         self.unreadable += 1
@@ -137,6 +151,7 @@ class GeometryList:
         if not len(self):
             raise StructureError(f"cannot read '{self.source}': it holds no structure")
         grouped = all(label is not None for label in self._groups)
+        n, described = len(self), len(self._described) == len(self)
         return Geometries(
             np.array(self._counts, dtype=np.int64),
             np.array(self._numbers, dtype=np.int64),
@@ -147,4 +162,5 @@ class GeometryList:
             source=self.source,
             groups=tuple(str(label) for label in self._groups) if grouped else None,
             unreadable=self.unreadable,
+            properties=np.array(self._properties, dtype=np.float64).reshape(n, -1) if described else None,
         )

@@ -93,7 +93,9 @@ def read_xyz(file: IO[str], found: GeometryList, source: str) -> None:
         qm9 = _QM9_COMMENT.fullmatch(comment.strip())
         if qm9:
             numbers, coordinates = _atoms(table, _QM9_COLUMNS, lines, first)
-            found.add(numbers, coordinates, name=f"gdb_{int(qm9[1])}")
+            found.add(
+                numbers, coordinates, name=f"gdb_{int(qm9[1])}", properties=_qm9_properties(comment, lines, first)
+            )
             for _ in range(3):  # frequencies, SMILES, InChI
                 lines.next()
             continue
@@ -104,6 +106,15 @@ def read_xyz(file: IO[str], found: GeometryList, source: str) -> None:
         entries += [(name, [word for row in table for word in row[place]]) for name, place in columns.metadata]
         charge, spin = molecular_state(entries, f"'{source}', line {first - 1}", n_atoms)
         found.add(numbers, coordinates, charge, spin, info.get("name", ""), info.get("group"))
+
+
+def _qm9_properties(comment: str, lines: NumberedLines, first: int) -> list[float]:
+    """The 15 numbers of a comment line: A, B, C (GHz), mu, alpha and so on."""
+    try:
+        return [_qm9_float(text) for text in comment.split()[2:]]
+    except ValueError as error:
+        lines.number = first - 1
+        raise lines.problem(f"found {comment.strip()[:80]!r}", "expected 'gdb', an index and 15 numbers") from error
 
 
 def _atom_count(line: str, lines: NumberedLines) -> int:

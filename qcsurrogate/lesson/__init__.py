@@ -1,0 +1,1 @@
+"""What symmetry buys, in numbers: the algebra, a molecule and its rotation, four networks on one task."""
