@@ -26,7 +26,7 @@ from qcsurrogate.structures import Structure
 from qcsurrogate.tables import qm9
 from qcsurrogate.tables.reading import Read, read_labelled
 from qcsurrogate.tables.sets import Array, Target
-from qcsurrogate.tables.spec import ExplicitSplit, TableSpec, packaged_names, table_spec
+from qcsurrogate.tables.spec import ExplicitSplit, TableSpec, table_spec
 
 _LARGEST_SPLIT_FILE: Final = 2**28
 
@@ -271,8 +271,3 @@ def _split_file(path: Path) -> Mapping[str, Any]:
     if any(isinstance(key, bool) or not isinstance(key, int | str) for name in SPLIT_NAMES for key in found[name]):
         raise SpecError(f"split.path: '{path}' holds other things than names; expected names, or numbers n for gdb_n")
     return dict(found)
-
-
-def is_packaged(source: str | Path) -> bool:
-    """Whether this is the name of something that comes with the package, and no file that lies here."""
-    return str(source) in packaged_names() and not Path(source).exists()

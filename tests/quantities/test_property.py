@@ -311,6 +311,19 @@ def test_settings_that_cannot_be(settings, words, table, tmp_path):
     assert len(str(caught.value).splitlines()) == 1
 
 
+def test_states_that_a_geometry_does_not_tell_apart_are_refused(tmp_path):
+    path = tmp_path / "ions.npz"
+    numbers = np.tile([8, 1], 12)
+    positions = np.tile([[0.0, 0.0, 0.0], [0.0, 0.0, 1.0]], (12, 1)) * np.linspace(0.9, 1.1, 24)[:, None]
+    labels = {"targets": np.arange(12.0)[:, None], "target_names": np.array(["x"]), "target_units": np.array(["1"])}
+    state = {"charge": np.array([-1, 1] * 6), "spin": np.array([0, 0] * 6)}
+    np.savez(path, atomic_numbers=numbers, positions_angstrom=positions, num_atoms=np.full(12, 2), **labels, **state)
+    with pytest.raises(StoreError, match=r"several charges or spins \(charge -1 with spin 0, charge 1 with spin 0\)"):
+        train_surrogate("property", path, tmp_path / "run", overrides=[*SHORT, "model.targets=[x]"], quiet=True)
+    with pytest.raises(SpecError, match="holds structures and no labels"):
+        train_surrogate("property", "qm9_small", tmp_path / "run", overrides=[*SHORT, "model.targets=[x]"], quiet=True)
+
+
 def test_matrices_cannot_be_learned_from_a_table(table, tmp_path, run, tiny_store, capsys):
     with pytest.raises(StoreError, match="is a table of structures; expected a store: density models learn from"):
         train_surrogate("density", table, tmp_path / "run")

@@ -132,6 +132,15 @@ def test_the_schema_is_printed(capsys):
     assert {"structures", "split", "duplicates", "level"} <= schema["properties"].keys()
 
 
+def test_a_table_is_inspected(capsys):
+    assert main(["inspect", "qm9_properties", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["kind"], found["structures"], found["elements"]) == ("table", 2114, ["H", "C", "N", "O"])
+    assert found["splits"] == {"train": 1692, "validation": 211, "test": 211}
+    assert found["targets"]["gap (hartree)"]["mean"] == pytest.approx(0.26, abs=0.01)
+    assert found["targets"]["r2 (bohr^2)"]["max_of"].startswith("gdb_")
+
+
 def test_structures_alone_are_a_table_without_labels(tmp_path):
     table = open_set("qm9_small")
     assert len(table) == 759
