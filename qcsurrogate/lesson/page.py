@@ -173,9 +173,10 @@ def markdown(lesson: Lesson) -> str:
 
 
 def _markdown_table(table: Table) -> str:
-    rule = [" --- " if i < table.text_columns else " ---: " for i in range(len(table.header))]
+    rule = ["---" if i < table.text_columns else "---:" for i in range(len(table.header))]
     rows = [table.header, rule, *table.rows]
-    return "\n".join(f"|{'|'.join(f' {cell.strip()} ' for cell in row)}|" for row in rows) + "\n"
+    cells = [[cell.strip().replace("|", r"\|") for cell in row] for row in rows]
+    return "\n".join(f"| {' | '.join(row)} |" for row in cells) + "\n"
 
 
 def _checks(checks: Sequence[Check]) -> Table:

@@ -132,13 +132,13 @@ def draw_convolution(image: Array, kernel: Array, shift: tuple[int, int], file_f
             _pixels(grid[row, 1], before, most, f"{name}, then convolved", "RdBu_r")
             _pixels(grid[row, 2], after, most, f"convolved, then {name}", "RdBu_r")
             left = float(np.abs(before - after).max()) / most
-            _pixels(grid[row, 3], before - after, most, f"difference: up to {_percent(left)}", "RdBu_r")
+            _pixels(grid[row, 3], before - after, most, f"difference: {_percent(left)}", "RdBu_r")
 
     return rendered(panels, (10.6, 5.5), file_format, nrows=2, ncols=4)
 
 
 def _percent(share: float) -> str:
-    return "0" if share < 1e-12 else f"{number(100.0 * share, 2)} %"
+    return "none" if share < 1e-12 else f"up to {number(100.0 * share, 2)} %"
 
 
 def _pixels(axes: Axes, values: Array, most: float, title: str, colours: str, least: float | None = None) -> None:
