@@ -114,6 +114,23 @@ def add_commands(commands: Commands) -> None:
     )
     command(
         commands,
+        "calibrate",
+        "learn from references what a Hamiltonian model's estimates of its energy errors are worth",
+        "qcsurrogate calibrate runs/hamiltonian --data water",
+        _calibrate,
+        argument("model", metavar="MODEL", help="model file, or folder of a training run; the file is rewritten"),
+        argument("--data", required=True, metavar="STORE", help="folder of the store"),
+        argument("--split", default="validation", choices=["train", "validation", "test"], help="default: validation"),
+        argument(
+            "--molecules", type=positive, default=40, metavar="N", help="at most N, drawn at random (default: 40)"
+        ),
+        SEED,
+        THREADS,
+        QUIET,
+        JSON,
+    )
+    command(
+        commands,
         "schema",
         "print the JSON schema of data specs or of training configurations, for editors and checks",
         "qcsurrogate schema > data_spec.schema.json",
@@ -231,6 +248,29 @@ def _compare(options: argparse.Namespace) -> int:
     tell(options, result, *items, f"report: {out / REPORT_FILE_NAME}", f"figures: {out / METRICS_FILE_NAME}")
     if result["failures"]:
         say(f"{len(result['failures'])} comparisons failed; the report names them")
+    return 0
+
+
+def _calibrate(options: argparse.Namespace) -> int:
+    from qcsurrogate.prediction.calibrate import calibrate
+    from qcsurrogate.reference.calibration import LEVEL
+
+    found = calibrate(
+        options.model,
+        options.data,
+        split=options.split,
+        molecules=options.molecules,
+        seed=options.seed,
+        threads=options.threads,
+        quiet=options.quiet,
+    )
+    data = {"molecules": len(found.ratios), "typical": found.typical, "level": LEVEL, "factor": found.factor(LEVEL)}
+    tell(
+        options,
+        data,
+        f"{len(found.ratios)} molecules: true energy errors are {found.typical:.2f} times the estimate (median); "
+        f"{found.factor(LEVEL):.2f} times bounds them with a probability of {100 * LEVEL:.0f} %",
+    )
     return 0
 
 

@@ -29,6 +29,7 @@ from torch.overrides import TorchFunctionMode
 from qcsurrogate.domain import Domain
 from qcsurrogate.errors import ModelFileError, QCSurrogateError, StoreError
 from qcsurrogate.files.atomic import write_atomically
+from qcsurrogate.reference.calibration import EnergyCalibration
 from qcsurrogate.reference.settings import Method
 from qcsurrogate.registry import find_quantity
 
@@ -66,6 +67,7 @@ class ModelMetadata(BaseModel):
         metrics: figures of the saved weights, such as ``validation_hamiltonian_mae``.
         versions: of this package and of what it ran on.
         domain: what the training structures hold; None in files older than it.
+        energy_calibration: of what one Fock build says of the energy; None until somebody calibrates the model.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -83,6 +85,7 @@ class ModelMetadata(BaseModel):
     versions: dict[str, str]
     level: str = ""
     domain: Domain | None = None
+    energy_calibration: EnergyCalibration | None = None
 
     @property
     def dataset_hashes(self) -> list[str]:

@@ -140,6 +140,7 @@ def mean_field(
         potential = scf.get_veff(mol, density_matrix)
         energy = float(scf.energy_tot(density_matrix, core, potential))
         check = one_shot(energy, core + np.asarray(potential), density_matrix, overlap)
+        check = replace(check, calibration=prediction.source.energy_calibration)
         scf.mo_energy, scf.mo_coeff, scf.mo_occ = (
             np.array(getattr(prediction, name)) for name in ("mo_energy", "mo_coeff", "mo_occ")
         )

@@ -9,6 +9,7 @@ from typing import Any
 from qcsurrogate.basis import BasisSet
 from qcsurrogate.models.files import ModelMetadata
 from qcsurrogate.reference.atoms import FreeAtoms, free_atoms_from_dict, free_atoms_to_dict
+from qcsurrogate.reference.calibration import EnergyCalibration
 from qcsurrogate.reference.settings import Method
 
 
@@ -25,6 +26,7 @@ class Source:
         versions: of the packages that the model was trained with.
         file: name of the model file; empty for a model that was not loaded from one.
         sha256: of the model file.
+        energy_calibration: of what one Fock build says of the energy; None where the model has none.
     """
 
     kind: str
@@ -36,6 +38,7 @@ class Source:
     versions: Mapping[str, str]
     file: str = ""
     sha256: str = ""
+    energy_calibration: EnergyCalibration | None = field(default=None, compare=False)
 
     @classmethod
     def of(cls, metadata: ModelMetadata, orbital_basis: BasisSet | None, atoms: FreeAtoms) -> Source:
@@ -44,7 +47,16 @@ class Source:
             name: str(metadata.spec[name]) for name in ("name", "licence", "citation") if name in metadata.spec
         }
         data["hash"] = metadata.dataset_hash
-        return cls(metadata.kind, metadata.method, metadata.level, orbital_basis, atoms, data, metadata.versions)
+        return cls(
+            metadata.kind,
+            metadata.method,
+            metadata.level,
+            orbital_basis,
+            atoms,
+            data,
+            metadata.versions,
+            energy_calibration=metadata.energy_calibration,
+        )
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Source:
@@ -64,10 +76,12 @@ class Source:
             {str(name): str(text) for name, text in model["versions"].items()},
             str(model["file"]),
             str(model["sha256"]),
+            None if (found := model["energy_calibration"]) is None else EnergyCalibration.model_validate(found),
         )
 
     def to_dict(self) -> dict[str, Any]:
         """Model and method as plain data for JSON."""
+        found = self.energy_calibration
         return {
             "model": {
                 "kind": self.kind,
@@ -76,6 +90,7 @@ class Source:
                 "training_data": dict(self.data),
                 "level": self.level,
                 "versions": dict(self.versions),
+                "energy_calibration": found and found.model_dump(mode="json"),
             },
             "method": None if self.method is None else self.method.model_dump(mode="json"),
         }

@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pyscf import lib
 
+from qcsurrogate.errors import SpecError
+from qcsurrogate.reference.calibration import LEVEL, EnergyCalibration
 from qcsurrogate.reference.kohn_sham import build_molecule, build_scf
 from qcsurrogate.reference.settings import Method
 from qcsurrogate.structures import Structure
@@ -31,16 +33,39 @@ class OneShot:
         energy: total Kohn-Sham energy E of that density matrix D, Hartree.
         commutator: |FDS - SDF|_F, Hartree.
         remaining_energy: estimate of E less the converged energy, Hartree; see :func:`remaining_energy`.
+        calibration: how such estimates of the model compare with true errors; None where nobody has looked.
     """
 
     energy: float
     commutator: float
     remaining_energy: float
+    calibration: EnergyCalibration | None = None
 
     @property
     def corrected_energy(self) -> float:
-        """The energy less what is estimated to remain, Hartree; no longer that of any density matrix."""
-        return self.energy - self.remaining_energy
+        """The energy less what is estimated to remain, Hartree; no longer that of any density matrix.
+
+        With a calibration the estimate is multiplied by the median of true over estimated errors.
+        """
+        return self.energy - self.remaining_energy * (1.0 if self.calibration is None else self.calibration.typical)
+
+    def energy_bound(self, level: float = LEVEL) -> float:
+        """What the energy is off the converged one by at most, with this probability, Hartree.
+
+        It holds for molecules like those of the calibration: see :mod:`qcsurrogate.reference.calibration`.
+
+        Returns:
+            Infinity where the calibration has too few molecules for this level, or there is no estimate.
+
+        Raises:
+            SpecError: without a calibration, or if the level is no probability.
+        """
+        if self.calibration is None:
+            raise SpecError(
+                "the model's energies were never calibrated, so that no bound can be given; "
+                "run `qcsurrogate calibrate MODEL --data STORE`, which needs references that it did not learn from"
+            )
+        return self.remaining_energy * self.calibration.factor(level)
 
 
 def evaluate_once(structure: Structure, method: Method, density_matrix: Array, *, threads: int = 1) -> OneShot:

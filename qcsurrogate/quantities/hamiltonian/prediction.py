@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
 
@@ -182,4 +182,5 @@ class HamiltonianPrediction(PredictionWithOrbitals):
                 f"the prediction for {self.structure.label} has no source, and so no method to evaluate it with; "
                 "expected one that a model made"
             )
-        return evaluate_once(self.structure, self.source.method, self.density_matrix, threads=threads)
+        once = evaluate_once(self.structure, self.source.method, self.density_matrix, threads=threads)
+        return replace(once, calibration=self.source.energy_calibration)
