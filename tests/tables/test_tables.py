@@ -148,6 +148,8 @@ def test_structures_alone_are_a_table_without_labels(tmp_path):
     path = tmp_path / "two.xyz"
     path.write_text("1\nname=a\nHe 0 0 0\n1\nname=b\nNe 0 0 0\n")
     assert open_set(path).keys() == ["a", "b"]
+    path.write_text("1\nname=a\nHe 0 0 0\n1\nname=a\nNe 0 0 0\n")
+    assert open_set(path).keys() == ["a", "a_2"]
     assert open_set(path).spec.licence == ""
 
 
