@@ -329,7 +329,7 @@ def core_share(element: ElementBasis) -> float:
     return float(np.linalg.eigvalsh(half.T @ core @ half)[0] / (-0.5 * element.atomic_number**2))
 
 
-def even_tempered_basis(orbital: BasisSet, beta: float) -> BasisSet:
+def even_tempered_basis(orbital: BasisSet, beta: float, *, diffuse: int = 0, higher_l: int = 0) -> BasisSet:
     """Even-tempered auxiliary basis that spans the products of ``orbital``.
 
     Exponents of each l form a geometric series of ratio ``beta`` between the smallest
@@ -337,13 +337,25 @@ def even_tempered_basis(orbital: BasisSet, beta: float) -> BasisSet:
     (``pyscf.df.aug_etb``; Stoychev, Auer and Neese, J. Chem. Theory Comput. 2017, 13,
     554, describe the construction).  It depends on the element alone.
 
+    These are products of orbitals on one atom.  Those of orbitals on two atoms lie
+    between them, and seen from either they are more diffuse and of higher l: where the
+    density itself is wanted, both have to be added.
+
+    Args:
+        orbital: the orbital basis.
+        beta: ratio of neighbouring exponents.
+        diffuse: by how many smaller exponents the series of each l is continued.
+        higher_l: how many l are added, each with the exponents of the highest that products have.
+
     Raises:
-        BasisError: if ``beta`` is not in 1.2..4 (nearer to 1 the fit is singular).
+        BasisError: if ``beta`` is not in 1.2..4 (nearer to 1 the fit is singular), or less than nothing is added.
     """
     from pyscf import df, gto
 
     if not 1.2 <= beta <= 4.0:
         raise BasisError(f"even-tempered beta = {beta}; expected 1.2 to 4 (smaller is finer; 1.8 is a good start)")
+    if diffuse < 0 or higher_l < 0:
+        raise BasisError(f"diffuse = {diffuse} and higher_l = {higher_l} of an even-tempered basis; expected 0 or more")
     elements = {}
     for z, element in orbital.elements.items():
         symbol = chemical_symbols[z]
@@ -353,8 +365,17 @@ def even_tempered_basis(orbital: BasisSet, beta: float) -> BasisSet:
             spin=z % 2,
             verbose=0,
         )
-        elements[z] = _element(z, df.aug_etb(mol, beta)[symbol], "even-tempered")
-    return BasisSet(f"even-tempered(beta={beta:g}) for {orbital.name}", elements)
+        series: dict[int, list[float]] = {}
+        for l, *rows in df.aug_etb(mol, beta)[symbol]:
+            series.setdefault(l, []).extend(row[0] for row in rows)
+        for exponents in series.values():
+            exponents += [min(exponents) / beta**k for k in range(1, diffuse + 1)]
+        highest = max(series)
+        series |= dict.fromkeys(range(highest + 1, highest + higher_l + 1), series[highest])
+        groups = [[l, [exponent, 1.0]] for l, exponents in series.items() for exponent in exponents]
+        elements[z] = _element(z, groups, "even-tempered")
+    added = f"{f', diffuse={diffuse}' * (diffuse > 0)}{f', higher_l={higher_l}' * (higher_l > 0)}"
+    return BasisSet(f"even-tempered(beta={beta:g}{added}) for {orbital.name}", elements)
 
 
 def basis_of_mol(mol: Mole) -> BasisSet:

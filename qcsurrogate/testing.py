@@ -162,8 +162,13 @@ def assert_continuous(
 
 
 def _turned(array: Array, rotation: Array) -> Array:
-    return np.asarray(rotation @ array @ rotation.T if array.ndim > 1 else rotation @ array)
+    return np.asarray(rotation @ array @ rotation.T if _matrices(array) else array @ rotation.T)
 
 
 def _permuted(array: Array, index: NDArray[np.int64]) -> Array:
-    return array[..., index[:, None], index] if array.ndim > 1 else array[index]
+    return array[..., index[:, None], index] if _matrices(array) else array[..., index]
+
+
+def _matrices(array: Array) -> bool:
+    """Whether (..., n, n) are matrices, not (k, n) vectors."""
+    return array.ndim > 1 and array.shape[-2] == array.shape[-1]

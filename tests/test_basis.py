@@ -88,6 +88,30 @@ def test_even_tempered_exponents(beta: float) -> None:
     assert element.n_functions == gto.M(atom="O", basis=df.aug_etb(atom, beta), spin=2, verbose=0).nao
 
 
+def test_what_is_added_to_an_even_tempered_basis() -> None:
+    """Each series goes on below with its ratio; each higher l has the exponents of the highest that products have."""
+    orbital = orbital_basis("def2-svp", [1, 8])
+    plain, added = even_tempered_basis(orbital, 1.8), even_tempered_basis(orbital, 1.8, diffuse=2, higher_l=1)
+
+    def series(basis: BasisSet, z: int) -> dict[int, list[float]]:
+        groups = basis[z].groups
+        return {l: sorted(g.primitives[0][0] for g in groups if g.l == l) for l in basis[z].angular_momenta}
+
+    for z in (1, 8):
+        before, after = series(plain, z), series(added, z)
+        highest = max(before)
+        assert set(after) == {*before, highest + 1}
+        assert after[highest + 1] == after[highest]
+        for l, exponents in before.items():
+            assert after[l][2:] == exponents
+            np.testing.assert_allclose(after[l][:2], [exponents[0] / 1.8**2, exponents[0] / 1.8], rtol=1e-14)
+    assert BasisSet.from_dict(json.loads(json.dumps(added.to_dict()))) == added
+    assert added.name == "even-tempered(beta=1.8, diffuse=2, higher_l=1) for def2-svp"
+    assert even_tempered_basis(orbital, 1.8, diffuse=0, higher_l=0) == plain
+    with pytest.raises(BasisError, match=r"diffuse = -1 and higher_l = 0 of an even-tempered basis; expected 0 or"):
+        even_tempered_basis(orbital, 1.8, diffuse=-1)
+
+
 @pytest.mark.parametrize("beta", [1.1, 5.0, -1.0, float("nan")])
 def test_even_tempered_beta_out_of_range(beta: float) -> None:
     with pytest.raises(BasisError, match=r"expected 1\.2 to 4"):

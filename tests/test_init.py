@@ -141,7 +141,7 @@ def test_open_shells_are_said_and_computed_without_restriction(init, here):
     code, _, err = init("shells.xyz")
     assert code == 0
     assert "Unpaired electrons: 0 (2), 2 (1)." in err
-    assert "Open shells: the method is unrestricted; Hamiltonian models learn it, density models closed" in err
+    assert "Open shells: the method is unrestricted; models then learn both spins." in err
     assert load_spec("shells.yaml").method.spin_treatment == "unrestricted"
     assert len(parse_yaml(Path("shells.yaml").read_text(), "shells.yaml")["method"]) == 3
 

@@ -32,10 +32,10 @@ _SETTINGS: Mapping[str, _Lines] = {
     "method": (
         ("xc", None, "functional by PySCF's name, as b3lyp or b3lyp-d3bj"),
         ("basis", None, "by PySCF's name; spherical, all-electron"),
-        ("auxiliary_basis", None, "expands the density, smaller is finer; or a name"),
+        ("auxiliary_basis", None, "expands the density; smaller is finer, and so are diffuse: 1, higher_l: 1"),
         ("charge", None, "where the file does not say"),
         ("spin", None, "unpaired electrons, where the file does not say"),
-        ("spin_treatment", None, "restricted: closed shells only; unrestricted: any (Hamiltonian models)"),
+        ("spin_treatment", None, "restricted: closed shells only; unrestricted: any charge and spin"),
         ("density_fit", None, "or true: fits the two-electron integrals of the SCF"),
         ("search", None, "which solution: first, lowest or auto"),
         ("stability", None, "examine every solution, and follow instabilities"),
@@ -179,8 +179,7 @@ def _sentences(facts: Mapping[str, Any]) -> list[str]:
         "`qcsurrogate status` estimates from what is done.",
     ]
     if set(facts["unpaired_electrons"]) != {"0"}:
-        learnt = "Hamiltonian models learn it, density models closed shells only so far."
-        lines.insert(2, f"Open shells: the method is unrestricted; {learnt}")
+        lines.insert(2, "Open shells: the method is unrestricted; models then learn both spins.")
     if not facts["split"]["validation"]:
         lines.insert(-1, "Labels only: training needs at least one structure to train and one to validate on.")
     return lines

@@ -34,6 +34,12 @@ class Figure:
 DENSITY_NMAE: Final = Figure(
     "density_nmae", "Density error", "%", "NMAE: 100 * int |rho - rho_KS| dr / N on a PySCF grid"
 )
+SPIN_DENSITY_NMAE: Final = Figure(
+    "spin_density_nmae",
+    "Spin density error",
+    "%",
+    "100 * int |m - m_KS| dr / N on a PySCF grid, m = rho_alpha - rho_beta, N electrons",
+)
 DIPOLE: Final = Figure("dipole_error", "Dipole moment", "e bohr", "|mu - mu_KS|")
 QUADRUPOLE: Final = Figure(
     "quadrupole_error",

@@ -16,6 +16,8 @@ from qcsurrogate.comparison.page import Section
 from qcsurrogate.comparison.schema import Breakdown, Comparison
 from qcsurrogate.density.densities import ElectronDensity
 from qcsurrogate.reference.orbitals import MolecularOrbitals
+from qcsurrogate.reference.settings import Method
+from qcsurrogate.store.store import Store
 
 
 class Judge(ABC):
@@ -72,6 +74,12 @@ class Judge(ABC):
     def sections(self, comparison: Comparison, label: str) -> list[Section]:
         """Sections of the report that only this quantity has."""
         return []
+
+
+def spin_mismatch(method: Method, store: Store) -> list[str]:
+    """What forbids a comparison on a store of the other spin treatment, in words."""
+    ours, theirs = method.spin_treatment, store.spec.method.spin_treatment
+    return [f"{ours} Kohn-Sham against {theirs}"] if ours != theirs else []
 
 
 def finite(array: NDArray[np.float64], what: str) -> NDArray[np.float64]:

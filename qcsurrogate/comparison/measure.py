@@ -110,6 +110,21 @@ class Reference:
         return MeasuredDensity(OrbitalDensity(self.mol, self.record.density_matrix), self.structure)
 
     @cached_property
+    def spin_density(self) -> MeasuredDensity:
+        """Kohn-Sham density of alpha less that of beta; zero of a restricted record."""
+        matrix = self.record.spin_density_matrix
+        matrix = np.zeros_like(self.record.density_matrix) if matrix is None else matrix
+        return MeasuredDensity(OrbitalDensity(self.mol, matrix), self.structure)
+
+    @cached_property
+    def fitted_spin_density(self) -> MeasuredDensity | None:
+        """The store's fit of the same; None where there is none."""
+        if self.density_basis is None or self.record.spin_density_coefficients is None:
+            return None
+        mol = self.density_basis.build_mol(self.structure)
+        return MeasuredDensity(GaussianDensity(mol, self.record.spin_density_coefficients), self.structure)
+
+    @cached_property
     def fitted_density(self) -> MeasuredDensity | None:
         """The store's fit; None where there is none."""
         if self.density_basis is None or self.record.density_coefficients is None:

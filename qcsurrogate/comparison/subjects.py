@@ -17,7 +17,7 @@ from qcsurrogate.domain import OutsideTrainingDomain
 from qcsurrogate.errors import DomainError, SpecError, StoreError
 from qcsurrogate.prediction.surrogate import MODEL_FILE_NAME, Surrogate, load
 from qcsurrogate.reference.atoms import free_atoms_to_dict
-from qcsurrogate.reference.settings import EvenTempered, Method
+from qcsurrogate.reference.settings import Method
 from qcsurrogate.registry import find_quantity
 from qcsurrogate.store.store import Store
 from qcsurrogate.structures import Structure
@@ -183,4 +183,8 @@ def differences(subject: Subject, data: StructureSet) -> list[str]:
 def auxiliary_name(method: Method) -> str:
     """A method's auxiliary basis in words."""
     basis = method.auxiliary_basis
-    return f"even-tempered, beta = {basis.even_tempered_beta:g}" if isinstance(basis, EvenTempered) else basis
+    if isinstance(basis, str):
+        return basis
+    added = {"diffuse": basis.diffuse, "higher_l": basis.higher_l}
+    parts = [f"beta = {basis.even_tempered_beta:g}", *(f"{name} = {n}" for name, n in added.items() if n)]
+    return f"even-tempered, {', '.join(parts)}"

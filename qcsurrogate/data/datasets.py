@@ -98,8 +98,7 @@ def read_split(
     if store.spec.method.unrestricted and not unrestricted:
         raise StoreError(
             f"store '{store.path}' holds unrestricted Kohn-Sham references (method.spin_treatment); this kind of model "
-            "learns only from restricted ones so far: train it on a store generated with method.spin_treatment: "
-            "restricted, or train a hamiltonian model"
+            "learns only from restricted ones: train it on a store generated with method.spin_treatment: restricted"
         )
     keys = store.keys(split)
     if not keys:

@@ -7,6 +7,8 @@ someone without this package has to know.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
@@ -40,11 +42,29 @@ def complete_coefficients(
     Returns:
         (n_aux + n_atoms,) over the functions of :func:`complete_basis`, PySCF order.
     """
+    norms = {z: _norm(atoms[z]) for z in set(structure.atomic_numbers.tolist())}
+    return _with_atoms(structure, auxiliary, coefficients, norms)
+
+
+def complete_spin_coefficients(
+    structure: Structure, auxiliary: BasisSet, coefficients: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """The same of the density of alpha less that of beta, in which free atoms have no part.
+
+    Args:
+        coefficients: (n_aux,) of rho_alpha - rho_beta, PySCF order.
+    """
+    return _with_atoms(structure, auxiliary, coefficients, dict.fromkeys(structure.atomic_numbers.tolist(), 0.0))
+
+
+def _with_atoms(
+    structure: Structure, auxiliary: BasisSet, coefficients: NDArray[np.float64], of_atoms: Mapping[int, float]
+) -> NDArray[np.float64]:
+    """Coefficients, with that of the free atom after those of the other s functions of each atom."""
     numbers = structure.atomic_numbers.tolist()
     n_s = {z: sum(l == 0 for l in auxiliary[z].angular_momenta) for z in set(numbers)}
-    norms = {z: _norm(atoms[z]) for z in n_s}
     places = auxiliary.offsets(numbers)[:-1] + np.array([n_s[z] for z in numbers])
-    return np.insert(coefficients, places, [norms[z] for z in numbers])
+    return np.insert(coefficients, places, [of_atoms[z] for z in numbers])
 
 
 def _of_normalised_primitives(atom: FreeAtom) -> NDArray[np.float64]:

@@ -58,8 +58,8 @@ class SurrogateModel(nn.Module, ABC):
     def predict_arrays(self, structures: Sequence[Structure]) -> list[NDArray[np.float64]]:
         """What the network adds, one array for each structure, PySCF's order.
 
-        A matrix turns as D M D^T, and so does each of a stack (k, n, n); a vector as D c, with D of
-        :attr:`output_basis`; without a basis it stays as it is.
+        A matrix (n, n) turns as D M D^T, and so does each of a stack (k, n, n); a vector (n,) as D c, and so does each
+        of a stack (k, n) with k < n; D is that of :attr:`output_basis`, and without a basis an array stays as it is.
         """
 
     def fit_uncertainty(self, training: Any, validation: Any, *, batch_size: int) -> bool:

@@ -170,6 +170,11 @@ class PredictionWithDensity(Prediction):
     def electron_density(self) -> ElectronDensity:
         """The density as an object: points, moments, Hartree energy."""
 
+    @property
+    @abstractmethod
+    def electron_spin_density(self) -> ElectronDensity:
+        """The density of alpha less that of beta, in the same form; zero where both spins share their orbitals."""
+
     def density(self, points: ArrayLike) -> NDArray[np.float64]:
         """Electron density on points.
 
@@ -184,6 +189,20 @@ class PredictionWithDensity(Prediction):
         """
         return self.electron_density.on_points(as_points(points))
 
+    def spin_density(self, points: ArrayLike) -> NDArray[np.float64]:
+        """Density of alpha less that of beta on points; zero if restricted.
+
+        Args:
+            points: (n, 3) in bohr, any number of them.
+
+        Returns:
+            (n,) electrons / bohr^3.
+
+        Raises:
+            StructureError: if the points are not finite numbers of shape (n, 3).
+        """
+        return self.electron_spin_density.on_points(as_points(points))
+
     @cached_property
     def _moments(self) -> Moments:
         return self.electron_density.moments()
@@ -196,6 +215,11 @@ class PredictionWithDensity(Prediction):
     def electron_count(self) -> float:
         """Integral of the density over space (analytic), electrons."""
         return self._moments.count
+
+    @cached_property
+    def unpaired_electrons(self) -> float:
+        """Integral of the spin density over space (analytic), electrons; 0 if restricted."""
+        return self.electron_spin_density.moments().count
 
     @cached_property
     def dipole(self) -> NDArray[np.float64]:
@@ -222,15 +246,17 @@ class PredictionWithDensity(Prediction):
             SpecError: if resolution or margin cannot be used.
             OutputError: if the file cannot be written.
         """
-        name = self.structure.name or self.structure.formula
-        write_cube(
-            path,
-            self.structure,
-            self.electron_density.on_points,
-            comment=f"electron density of {name}, predicted by qcsurrogate",
-            resolution=resolution,
-            margin=margin,
-        )
+        self._write_cube(path, "electron density", self.electron_density, resolution, margin)
+
+    def write_spin_cube(self, path: str | Path, *, resolution: float = 0.2, margin: float = 4.0) -> None:
+        """Write the spin density as a Gaussian cube file; arguments and errors are those of :meth:`write_cube`."""
+        self._write_cube(path, "spin density", self.electron_spin_density, resolution, margin)
+
+    def _write_cube(
+        self, path: str | Path, what: str, density: ElectronDensity, resolution: float, margin: float
+    ) -> None:
+        comment = f"{what} of {self.structure.name or self.structure.formula}, predicted by qcsurrogate"
+        write_cube(path, self.structure, density.on_points, comment=comment, resolution=resolution, margin=margin)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -156,7 +156,12 @@ def free_atoms_from_dict(data: Mapping[str, Any]) -> dict[int, FreeAtom]:
     return atoms
 
 
-def _atom(atoms: FreeAtoms, z: int) -> FreeAtom:
+def free_atom_in(atoms: FreeAtoms, z: int) -> FreeAtom:
+    """The free atom of an element.
+
+    Raises:
+        BasisError: if there is none.
+    """
     try:
         return atoms[z]
     except KeyError:
@@ -179,7 +184,7 @@ def free_atom_mol(structure: Structure, atoms: FreeAtoms) -> tuple[Mole, NDArray
     mol.unit = "Bohr"
     present = sorted({int(z) for z in structure.atomic_numbers})
     symbols = dict(zip(structure.atomic_numbers.tolist(), structure.symbols, strict=True))
-    mol.basis = {symbols[z]: [[0, [float(a), 1.0]] for a in _atom(atoms, z).exponents] for z in present}
+    mol.basis = {symbols[z]: [[0, [float(a), 1.0]] for a in free_atom_in(atoms, z).exponents] for z in present}
     mol.charge, mol.spin, mol.verbose = structure.charge, structure.spin, 0
     mol.build(dump_input=False, parse_arg=False)
     # PySCF's normalised s function is (2a/pi)^(3/4) exp(-a r^2), in the order it stored the exponents.

@@ -81,7 +81,7 @@ class StartingPoint:
         baseline = potential_hamiltonian(mol, potentials)
         neutral = structure.n_electrons + structure.charge
         energies, orbitals = np.linalg.eigh(inverse_root @ baseline @ inverse_root)
-        moved = inverse_root @ _filled(energies, orbitals, neutral) @ inverse_root
+        moved = _filled(energies, orbitals, neutral, inverse_root)
         baseline = baseline + SCREENING * response_hamiltonian(mol, potentials, moved)
         energies, orbitals = np.linalg.eigh(inverse_root @ baseline @ inverse_root)
         if structure.charge:
@@ -116,9 +116,12 @@ class StartingPoint:
         return self.baseline if like.ndim == 2 else np.stack([self.baseline, np.zeros_like(self.baseline)])
 
 
-def _filled(energies: Array, orbitals: Array, n_electrons: int) -> Array:
-    """(n_ao, n_ao) density matrix of orthonormal orbitals with smooth occupations."""
-    return np.asarray((orbitals * smooth_occupations(energies, n_electrons)) @ orbitals.T)
+def _filled(energies: Array, orbitals: Array, n_electrons: int, inverse_root: Array | None = None) -> Array:
+    """(n_ao, n_ao) density matrix of orthonormal orbitals, smoothly occupied; with S^(-1/2) in the basis itself."""
+    occupations = smooth_occupations(energies, n_electrons)
+    held = occupations > 0.0  # all but those that are exactly empty
+    occupied = orbitals[:, held] if inverse_root is None else inverse_root @ orbitals[:, held]
+    return np.asarray((occupied * occupations[held]) @ occupied.T)
 
 
 def _charges_of_atoms(energies: Array, weights: Array, structure: Structure, starts: NDArray[np.int64]) -> Array:

@@ -9,7 +9,8 @@ hold what is common to its molecules, exchange and correlation included.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,12 +18,12 @@ import numpy as np
 from ase.data import atomic_numbers as number_of_symbol
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
-from pyscf import gto
 from pyscf.gto import Mole
 
 from qcsurrogate.basis import BasisSet
 from qcsurrogate.errors import BasisError
-from qcsurrogate.reference.overlapping import ThreeCentreIntegrals
+from qcsurrogate.reference.charges import FeltCharges, coulomb, gaussian_charges
+from qcsurrogate.reference.overlapping import OverlappingPairs, PairBlock, ThreeCentreIntegrals
 from qcsurrogate.structures import Structure
 
 _SMOOTHEST = 0.1
@@ -33,12 +34,26 @@ _RATIO = 2.0
 _VALENCE = 0.2
 """Exponent of the charge of an ion's atoms, bohr^-2: of 0.1 to 0.8 the one that leaves H nearest to H0."""
 
-_SMOOTH = ((0, 0.2), (0, 0.8), (1, 0.4))
-"""Angular momentum and exponent (bohr^-2) of what charge that has moved is fitted by; with 139 functions in place of
+_SMOOTH = ((0, (0.2, 0.8)), (1, (0.4,)))
+"""Angular momentum and exponents (bohr^-2) of what charge that has moved is fitted by; with 139 functions in place of
 30 the potential on atoms is no better (22.5 and 23.2 mEh of 36.7 are left over for small QM9 molecules)."""
 
+_POINT = 1e16
+"""Exponent of a nucleus, bohr^-2."""
+
+_SHARP = 0.5
+"""Exponent (bohr^-2) from which on the charges of a far atom look like its nucleus."""
+
+_FELT = 1e-10
+"""Smallest contribution of a Gaussian charge to a matrix element, Hartree."""
+
+_LONGEST = 27.0
+"""Largest decay of pairs of orbitals that have more than their kinetic energy: by exp(-27) = 2e-12."""
+
+_NEUTRAL = 1e-8
+"""Charge of an atom that is taken for none where it is far."""
+
 _PARTS = ("exponents", "charges", "electrons")
-_MOST_BYTES = 2**29
 _MOST_EXPONENTS = 64
 _LARGEST = 1e6
 
@@ -83,12 +98,48 @@ def potential_hamiltonian(mol: Mole, potentials: AtomicPotentials) -> NDArray[np
     Raises:
         BasisError: for an element without a potential.
     """
-    shells = []
-    for atom, z in _numbered(mol):
+    atoms = []
+    for z in mol.atom_charges().tolist():
         if z not in potentials:
             raise BasisError(f"no atomic potential for {chemical_symbols[z]}; expected one for every element")
-        shells.append((mol.atom_coord(atom), potentials[z].exponents, potentials[z].charges))
-    return core_hamiltonian(mol) + _repulsion(mol, shells, np.zeros(len(shells), np.int64), 1)[0]
+        atoms.append((z, potentials[z].exponents, potentials[z].charges))
+    pairs = OverlappingPairs(mol, _LONGEST)
+    charges = []
+    for limit in (_SHARP, np.inf):  # with and without its sharp charges on the nucleus
+        shells = []
+        for position, (z, exponents, electrons) in zip(mol.atom_coords(), atoms, strict=True):
+            kept = exponents < limit
+            nucleus = electrons[~kept].sum() - z
+            shells.append((position, np.append(exponents[kept], _POINT), np.append(electrons[kept], nucleus)))
+        charges.append(gaussian_charges(shells))
+    total = np.asarray(mol.intor_symmetric("int1e_kin"))
+    for block, values in _summed(ThreeCentreIntegrals(pairs, np.arange(mol.natm), charges, _detail(pairs, potentials))):
+        block.add(total, values)
+    return total
+
+
+def _detail(pairs: OverlappingPairs, potentials: AtomicPotentials) -> NDArray[np.int8]:
+    """(n_pairs, n_atoms) 0 where an atom is not felt, 1 where only its diffuse charges look different from a point."""
+    numbers, squares = pairs.mol.atom_charges(), pairs.squares()
+    detail = np.zeros(squares.shape, np.int8)
+    p, decays = pairs.exponents[:, None], pairs.decays[:, None]
+    for z in np.unique(numbers).tolist():
+        exponents, charges = potentials[z].exponents, potentials[z].charges
+        sizes = np.log(np.maximum(np.abs(charges), 1e-30) / _FELT) - decays
+        reaches = sizes * (p + exponents) / (p * exponents)  # squares of distances
+        own = numbers == z
+        if abs(charges.sum() - z) > _NEUTRAL:
+            detail[:, own] = 1
+        for level in (reaches, reaches[:, exponents >= _SHARP]):
+            if level.shape[1]:
+                detail[:, own] += squares[:, own] < level.max(1)[:, None]
+    return np.minimum(detail, 2)
+
+
+def _summed(integrals: ThreeCentreIntegrals) -> Iterator[tuple[PairBlock, NDArray[np.float64]]]:
+    """Blocks of pairs and (n_pairs,) sums over all charges."""
+    for block, parts in itertools.groupby(integrals, key=lambda part: part[0]):
+        yield block, sum(values.sum(1) for _, _, values in parts)
 
 
 def charge_hamiltonian(mol: Mole, charges: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -98,8 +149,8 @@ def charge_hamiltonian(mol: Mole, charges: NDArray[np.float64]) -> NDArray[np.fl
         mol: the molecule.
         charges: (n_atoms,) of each atom, e; spread over a Gaussian as wide as a valence shell.
     """
-    missing = _valence_charges(mol, -charges)
-    return _repulsion(mol, missing, np.zeros(len(missing), np.int64), 1)[0]
+    felt = FeltCharges(mol, [(0, (_VALENCE,))])
+    return felt.potential(-charges * (_VALENCE / np.pi) ** 1.5 * np.sqrt(4.0 * np.pi))
 
 
 def response_hamiltonian(mol: Mole, potentials: AtomicPotentials, density: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -113,18 +164,11 @@ def response_hamiltonian(mol: Mole, potentials: AtomicPotentials, density: NDArr
         potentials: with the electrons of its neutral atoms.
         density: (n_ao, n_ao) density matrix, PySCF AO order.
     """
-    fitted = _smooth_mol(mol)
+    felt = FeltCharges(mol, _SMOOTH)
+    felt.keep()
     atoms = [(mol.atom_coord(i), potentials[z].exponents, potentials[z].electrons) for i, z in _numbered(mol)]
-    moments = -_coulomb(fitted, _charges_mol(atoms)).sum(1)
-    integrals = ThreeCentreIntegrals(mol, fitted)
-    blocks = list(integrals) if integrals.n_bytes <= _MOST_BYTES else integrals  # of a large molecule made twice
-    for pairs, values in blocks:
-        moments += (density[pairs.first, pairs.second] * pairs.multiplicity) @ values
-    coefficients = np.linalg.solve(_coulomb(fitted, fitted), moments)
-    total = np.zeros((mol.nao, mol.nao))
-    for pairs, values in blocks:
-        pairs.put(total, values @ coefficients)
-    return total
+    moments = felt.moments(density) - coulomb(felt.charges, gaussian_charges(atoms)).sum(1)
+    return felt.potential(np.linalg.solve(coulomb(felt.charges, felt.charges), moments))
 
 
 def _numbered(mol: Mole) -> list[tuple[int, int]]:
@@ -133,12 +177,6 @@ def _numbered(mol: Mole) -> list[tuple[int, int]]:
 
 def _valence_charges(mol: Mole, electrons: NDArray[np.float64]) -> list[Shell]:
     return [(mol.atom_coord(i), np.array([_VALENCE]), np.array([n])) for i, n in enumerate(electrons)]
-
-
-def _coulomb(one: Mole, other: Mole) -> NDArray[np.float64]:
-    """(n_one, n_other) repulsion of Gaussian charge distributions, Hartree."""
-    both = gto.conc_mol(one, other)
-    return np.asarray(both.intor("int2c2e", shls_slice=(0, one.nbas, one.nbas, both.nbas)))
 
 
 def fit_potentials(
@@ -184,9 +222,9 @@ def fit_potentials(
 
         sums = np.zeros((n, len(shells)))
         sums[columns, np.arange(len(shells))] = 1.0
-        own, spread = _charges_mol(shells), _charges_mol(_valence_charges(mol, missing))
-        normal[1] += sums @ _coulomb(own, own) @ sums.T
-        right[1] += repulsion.reshape(n, -1) @ density.ravel() + sums @ _coulomb(own, spread).sum(1)
+        own, spread = gaussian_charges(shells), gaussian_charges(_valence_charges(mol, missing))
+        normal[1] += sums @ coulomb(own, own) @ sums.T
+        right[1] += repulsion.reshape(n, -1) @ density.ravel() + sums @ coulomb(own, spread).sum(1)
         seen.update(structure.atomic_numbers.tolist())
     neutral = np.zeros((len(elements), n))
     for i in range(len(elements)):
@@ -265,41 +303,11 @@ def _repulsion(
     total = np.zeros((n_columns, mol.nao, mol.nao))
     sums = np.zeros((len(shells), n_columns))
     sums[np.arange(len(shells)), columns] = 1.0
-    for pairs, values in ThreeCentreIntegrals(mol, _charges_mol(shells)):
-        for matrix, column in zip(total, (values @ sums).T, strict=True):
-            pairs.put(matrix, column)
+    positions = np.array([position for position, _, _ in shells])
+    atoms = ((positions[:, None] - mol.atom_coords()) ** 2).sum(-1).argmin(1)
+    for pairs, functions, values in ThreeCentreIntegrals(
+        OverlappingPairs(mol, _LONGEST), atoms, [gaussian_charges(shells)]
+    ):
+        for matrix, column in zip(total, (values @ sums[functions]).T, strict=True):
+            pairs.add(matrix, column)
     return total
-
-
-def _charges_mol(shells: Sequence[Shell]) -> Mole:
-    """A molecule whose s functions are Gaussian charge distributions."""
-    # libcint multiplies s functions by 1 / sqrt(4 pi); each Gaussian integrates to its charge
-    norms = (charges * (exponents / np.pi) ** 1.5 * np.sqrt(4.0 * np.pi) for _, exponents, charges in shells)
-    return _gaussians(
-        [(position, 0, exponents, norm) for (position, exponents, _), norm in zip(shells, norms, strict=True)]
-    )
-
-
-def _smooth_mol(mol: Mole) -> Mole:
-    """A molecule with the functions of :data:`_SMOOTH` on every atom."""
-    return _gaussians([(mol.atom_coord(i), l, np.array([a]), np.ones(1)) for i in range(mol.natm) for l, a in _SMOOTH])
-
-
-def _gaussians(
-    shells: Sequence[tuple[NDArray[np.float64], int, NDArray[np.float64], NDArray[np.float64]]],
-) -> Mole:
-    """A molecule of shells: position, angular momentum, exponents, coefficients of each."""
-    atm = np.zeros((len(shells), gto.ATM_SLOTS), np.int32)
-    bas = np.zeros((len(shells), gto.BAS_SLOTS), np.int32)
-    env: list[NDArray[np.float64]] = [np.zeros(gto.PTR_ENV_START)]
-    place = gto.PTR_ENV_START
-    for i, (position, momentum, exponents, coefficients) in enumerate(shells):
-        n = len(exponents)
-        atm[i, gto.PTR_COORD] = place
-        bas[i, [gto.ATOM_OF, gto.ANG_OF, gto.NPRIM_OF, gto.NCTR_OF]] = i, momentum, n, 1
-        bas[i, [gto.PTR_EXP, gto.PTR_COEFF]] = place + 3, place + 3 + n
-        env += [np.asarray(position), exponents, coefficients]
-        place += 3 + 2 * n
-    fake = gto.Mole()
-    fake._atm, fake._bas, fake._env, fake._built = atm, bas, np.concatenate(env), True
-    return fake

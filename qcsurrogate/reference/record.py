@@ -178,6 +178,15 @@ class ReferenceRecord:
         return self.hamiltonian if spin is None else np.stack([self.hamiltonian, spin])
 
     @property
+    def density_components(self) -> NDArray[np.float64] | None:
+        """(2, n_aux) fitted coefficients of alpha + beta less the free atoms, and of alpha - beta, in e bohr^-1.5.
+
+        Restricted: (n_aux,), the first of them.  None where no density was fitted.
+        """
+        total, spin = self.density_coefficients, self.spin_density_coefficients
+        return total if total is None or spin is None else np.stack([total, spin])
+
+    @property
     def fock(self) -> NDArray[np.float64]:
         """(2, n_ao, n_ao) Fock matrices of alpha and beta, Hartree; restricted: (n_ao, n_ao), the only one."""
         return np.stack([self.hamiltonian_alpha, self.hamiltonian_beta]) if self.unrestricted else self.hamiltonian

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from qcsurrogate.basis import BasisSet, auxiliary_basis, even_tempered_basis, orbital_basis
 from qcsurrogate.errors import StructureError
@@ -48,11 +56,26 @@ def _no_restricted_open_shell(value: object) -> object:
 
 
 class EvenTempered(BaseModel):
-    """An auxiliary basis made from the orbital basis."""
+    """An auxiliary basis made from the orbital basis; see :func:`qcsurrogate.basis.even_tempered_basis`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    even_tempered_beta: Annotated[float, Field(ge=1.2, le=4.0)]
+    even_tempered_beta: Annotated[
+        float, Field(ge=1.2, le=4.0, description="Ratio of neighbouring exponents; smaller is finer.")
+    ]
+    diffuse: Annotated[
+        int, Field(ge=0, le=4, description="By how many smaller exponents the series of each l is continued.")
+    ] = 0
+    higher_l: Annotated[
+        int,
+        Field(ge=0, le=4, description="How many l are added to those that products of orbitals on one atom have."),
+    ] = 0
+
+    @model_serializer(mode="wrap")
+    def _without_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What was added later is written only where it adds something: keys of older records stay as they are."""
+        content: dict[str, Any] = handler(self)
+        return {name: value for name, value in content.items() if name == "even_tempered_beta" or value}
 
 
 class Method(BaseModel):
@@ -66,7 +89,10 @@ class Method(BaseModel):
     basis: Annotated[str, Field(description="Spherical orbital basis, PySCF's name.")] = "def2-svp"
     auxiliary_basis: Annotated[
         str | EvenTempered,
-        Field(description="Density-fitting basis by PySCF's name, or {even_tempered_beta: 1.8}."),
+        Field(
+            description="Density-fitting basis by PySCF's name, or {even_tempered_beta: 1.8}; diffuse and higher_l "
+            "add what the density between atoms needs: {even_tempered_beta: 1.6, diffuse: 1, higher_l: 1}."
+        ),
     ] = EvenTempered(even_tempered_beta=1.8)
     grid_level: Annotated[int, Field(ge=0, le=9, description="PySCF grid level of the SCF.")] = 3
     conv_tol: Annotated[float, Field(gt=0, le=1e-5, description="SCF energy threshold, Hartree.")] = 1e-10
@@ -154,7 +180,10 @@ class Method(BaseModel):
         """The auxiliary basis for these elements."""
         if isinstance(self.auxiliary_basis, str):
             return auxiliary_basis(self.auxiliary_basis, atomic_numbers)
-        return even_tempered_basis(self.orbital_basis(atomic_numbers), self.auxiliary_basis.even_tempered_beta)
+        made = self.auxiliary_basis
+        return even_tempered_basis(
+            self.orbital_basis(atomic_numbers), made.even_tempered_beta, diffuse=made.diffuse, higher_l=made.higher_l
+        )
 
 
 class Targets(BaseModel):

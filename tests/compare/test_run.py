@@ -186,6 +186,10 @@ def test_the_same_seed_chooses_the_same_molecules(store):
         ({"basis": "def2-svp"}, "basis def2-svp against sto-3g"),
         ({"xc": "b3lyp"}, "functional b3lyp against pbe"),
         ({"auxiliary_basis": EvenTempered(even_tempered_beta=2.0)}, "auxiliary basis even-tempered, beta = 2 against"),
+        (
+            {"auxiliary_basis": EvenTempered(even_tempered_beta=2.0, diffuse=1, higher_l=2)},
+            "auxiliary basis even-tempered, beta = 2, diffuse = 1, higher_l = 2 against def2-universal-jfit",
+        ),
     ],
 )
 def test_models_of_another_method_are_refused(store, change, words):

@@ -77,7 +77,7 @@ def test_coefficients_are_those_of_the_whole_density(density_surrogate, predicti
     assert density_surrogate.density_basis is prediction.density_basis
     assert len(prediction.density_coefficients) == density_surrogate.auxiliary_basis.n_functions([8, 1, 1]) + 3
     with pytest.raises(BasisError, match=r"has coefficients of the shape \(3,\); expected \(\d+,\)"):
-        DensityPrediction(WATER, prediction.density_basis, np.zeros(3))
+        DensityPrediction(WATER, prediction.density_basis, np.zeros(3), prediction.spin_density_coefficients)
 
 
 def test_chunks_do_not_show(prediction, grid, monkeypatch):

@@ -10,10 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from ase import Atoms
-from ase.io import write
 from ase.io.cube import read_cube
-from distributed import Client, LocalCluster
 from pyscf.dft import numint
 
 from qcsurrogate import load, load_predictions, save_predictions
@@ -23,8 +20,7 @@ from qcsurrogate.comparison.measure import Reference
 from qcsurrogate.comparison.run import compare
 from qcsurrogate.comparison.subjects import check_domain, load_subjects
 from qcsurrogate.data.potentials import potentials_of
-from qcsurrogate.errors import BasisError, DomainError, StoreError, TrainingError
-from qcsurrogate.generation import generate
+from qcsurrogate.errors import BasisError, DomainError, TrainingError
 from qcsurrogate.models.settings import HamiltonianSettings
 from qcsurrogate.pipeline import train_surrogate
 from qcsurrogate.quantities.hamiltonian.judge import HamiltonianJudge
@@ -37,62 +33,17 @@ from qcsurrogate.reference.orthogonal import StartingPoint, each_spin
 from qcsurrogate.reference.potentials import charge_hamiltonian, potential_hamiltonian
 from qcsurrogate.reference.record import ReferenceRecord
 from qcsurrogate.reference.settings import Method
-from qcsurrogate.store.spec import load_spec
 from qcsurrogate.store.store import Store
 from qcsurrogate.structures import Structure
 from qcsurrogate.units import ANGSTROM_PER_BOHR
 from tests.conftest import SHORT_TRAINING
 from tests.quantities.test_labels import matrices_of
 
-SPEC = """\
-name: mixed
-structures: {kind: file, path: mixed.xyz}
-method: {xc: lda, basis: sto-3g, grid_level: 0, auxiliary_basis: def2-universal-jfit, spin_treatment: unrestricted,
-         conv_tol: 1.0e-9}
-split: {kind: random, train: 8, validation: 2, test: 2}
-licence: CC0-1.0
-citation: nobody
-"""
-STATES = {  # symbols, positions in Angstrom, charge, spin
-    "water": ("OH2", [[0, 0, 0.1], [0, 0.76, -0.47], [0, -0.76, -0.47]], 0, 0),
-    "cation": ("OH2", [[0, 0, 0.1], [0, 0.80, -0.47], [0, -0.80, -0.47]], 1, 1),
-    "imidogen": ("NH", [[0, 0, 0], [0.3, 0.4, 0.9]], 0, 2),
-    "hydroxide": ("OH", [[0, 0, 0], [0.2, 0.4, 0.9]], -1, 0),
-}
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("open_shell")
-
-
-@pytest.fixture(scope="module")
-def store(folder: Path) -> Store:
-    """Three geometries of each state."""
-    rng = np.random.default_rng(0)
-    frames = []
-    for name, (symbols, positions, charge, spin) in STATES.items():
-        for k in range(3):
-            moved = np.array(positions, dtype=float) + rng.normal(scale=0.03, size=(len(positions), 3))
-            frames.append(Atoms(symbols, moved, info={"name": f"{name}_{k}", "charge": charge, "spin": spin}))
-    write(folder / "mixed.xyz", frames, format="extxyz")
-    (folder / "mixed.yaml").write_text(SPEC)
-    options: dict[str, Any] = {"n_workers": 1, "threads_per_worker": 1, "processes": False, "dashboard_address": ":0"}
-    with LocalCluster(**options) as cluster, Client(cluster) as client:
-        generate(load_spec(folder / "mixed.yaml"), folder / "store", client=client, quiet=True)
-    return Store.open(folder / "store")
-
 
 @pytest.fixture(scope="module")
 def run(folder: Path, store: Store) -> Path:
     train_surrogate("hamiltonian", store.path, folder / "run", overrides=SHORT_TRAINING, quiet=True)
     return folder / "run"
-
-
-@pytest.fixture(scope="module")
-def records(store: Store) -> dict[str, ReferenceRecord]:
-    """One of each state."""
-    return {r.structure.name[:-2]: r for r in store.read_many(store.keys()) if r.structure.name.endswith("_0")}
 
 
 def exact(record: ReferenceRecord, store: Store) -> HamiltonianPrediction:
@@ -258,8 +209,6 @@ def test_far_molecules_keep_their_electrons_to_themselves(store: Store, records:
 def test_what_must_not_be_mixed_is_refused(
     run: Path, store: Store, tiny_store: Path, tiny_runs: dict[str, Path], tmp_path: Path
 ) -> None:
-    with pytest.raises(StoreError, match=r"this kind of model learns only from restricted ones so far"):
-        train_surrogate("density", store.path, tmp_path / "density", overrides=SHORT_TRAINING, quiet=True)
     with pytest.raises(TrainingError, match=r"learnt from restricted Kohn-Sham, the store .* is unrestricted"):
         train_surrogate("hamiltonian", store.path, tmp_path / "tuned", origin=tiny_runs["hamiltonian"], quiet=True)
     with pytest.raises(DomainError, match=r"do not match: .*unrestricted Kohn-Sham against restricted"):

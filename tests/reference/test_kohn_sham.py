@@ -69,6 +69,8 @@ def test_labels_turn_with_the_molecule(record: ReferenceRecord, improper: bool) 
         ("def2-universal-jfit", 1.6),
         (EvenTempered(even_tempered_beta=2.0), 0.34),
         (EvenTempered(even_tempered_beta=1.6), 0.20),
+        (EvenTempered(even_tempered_beta=1.8, diffuse=1, higher_l=1), 0.11),
+        (EvenTempered(even_tempered_beta=1.6, diffuse=2, higher_l=2), 0.05),
     ],
 )
 def test_fit_reaches_its_floor(record: ReferenceRecord, auxiliary: str | EvenTempered, floor: float) -> None:
@@ -88,6 +90,20 @@ def test_fit_reaches_its_floor(record: ReferenceRecord, auxiliary: str | EvenTem
     nmae = 100 * grids.weights @ np.abs(error) / 10
     assert nmae < floor < 100 * grids.weights @ np.abs(free - exact) / 10
     assert np.linalg.norm((grids.weights * error) @ grids.coords) * 2.54 < 0.1  # debye
+
+
+@pytest.mark.parametrize("improper", [False, True])
+def test_a_fit_with_higher_l_turns_with_the_molecule(record: ReferenceRecord, improper: bool) -> None:
+    method = PBE.model_copy(update={"auxiliary_basis": EvenTempered(even_tempered_beta=2.5, diffuse=1, higher_l=2)})
+    basis, atoms, rotation = method.density_basis([1, 8]), free_atoms([1, 8], method), random_rotation(4)
+    rotation = -rotation if improper else rotation
+    assert basis.l_max == 6
+    turned = WATER.moved(WATER.positions @ rotation.T)
+    d = orbital_rotation(method.orbital_basis([1, 8]), WATER.atomic_numbers, rotation)
+    found = fit_density(build_molecule(turned, method), basis, d @ record.density_matrix @ d.T, atoms).coefficients
+    plain = fit_density(build_molecule(WATER, method), basis, record.density_matrix, atoms).coefficients
+    expected = orbital_rotation(basis, WATER.atomic_numbers, rotation) @ plain
+    np.testing.assert_allclose(found, expected, atol=1e-8 * np.abs(plain).max())
 
 
 def test_charges_are_integrals() -> None:

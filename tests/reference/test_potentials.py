@@ -120,7 +120,7 @@ def test_parts_of_the_integrals_add_up(fitted: dict[int, AtomicPotential], monke
     density = generator.normal(size=(mol.nao, mol.nao))
     density = density + density.T
     whole = response_hamiltonian(mol, fitted, density), potential_hamiltonian(mol, fitted)
-    monkeypatch.setattr("qcsurrogate.reference.potentials._MOST_BYTES", 2**16)
+    monkeypatch.setattr("qcsurrogate.reference.charges._MOST_BYTES", 2**16)
     parts = response_hamiltonian(mol, fitted, density), potential_hamiltonian(mol, fitted)
     for one, other in zip(whole, parts, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-10)

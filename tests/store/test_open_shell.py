@@ -7,18 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qcsurrogate.data.graphs import GraphSettings
-from qcsurrogate.errors import RecordError, StoreError
-from qcsurrogate.quantities.density.labels import DensityDataset
+from qcsurrogate.errors import RecordError
 from qcsurrogate.reference.atoms import free_atoms
 from qcsurrogate.reference.compute import check_record, compute_reference
 from qcsurrogate.reference.record import FIELD, FIELDS, OPEN_SHELL_FIELDS
-from qcsurrogate.reference.settings import Method, Targets
+from qcsurrogate.reference.settings import EvenTempered, Method, Targets
 from qcsurrogate.sources.kinds import DisplacementSource, Equilibrium
 from qcsurrogate.store.plan import make_plan
 from qcsurrogate.store.shards import read_records, stored_fields, write_records
 from qcsurrogate.store.spec import DataSpec, RandomSplit
-from qcsurrogate.store.store import Store
 from qcsurrogate.structures import Structure
 from tests.store import fakes
 
@@ -106,23 +103,23 @@ def test_keys_know_what_is_computed_not_where() -> None:
         key(search="first"),
         key(stability=True),
         key(conv_tol=1e-9),
+        key(auxiliary_basis=EvenTempered(even_tempered_beta=1.8)),
+        key(auxiliary_basis=EvenTempered(even_tempered_beta=1.8, diffuse=1)),
+        key(auxiliary_basis=EvenTempered(even_tempered_beta=1.8, higher_l=1)),
     ]
     assert len({*same, *different}) == 1 + len(different)
+
+
+def test_an_auxiliary_basis_to_which_nothing_is_added_is_written_as_it_was() -> None:
+    plain = Method(auxiliary_basis=EvenTempered(even_tempered_beta=1.8, diffuse=0))
+    assert plain.key_content()["auxiliary_basis"] == {"even_tempered_beta": 1.8}
+    added = Method(auxiliary_basis=EvenTempered(even_tempered_beta=1.6, diffuse=2, higher_l=1))
+    written = {"even_tempered_beta": 1.6, "diffuse": 2, "higher_l": 1}
+    assert added.key_content()["auxiliary_basis"] == added.model_dump(mode="json")["auxiliary_basis"] == written
+    assert Method.model_validate_json(added.model_dump_json()) == added
 
 
 def test_every_setting_has_its_place_in_the_key() -> None:
     """One that was added later enters only where it differs from its default; those of the first version always do."""
     added = {"spin_treatment", "density_fit", "search", "stability", "backend", "allow_cpu_fallback"}
     assert set(Method.model_fields) - set(Method().key_content()) == added
-
-
-def test_density_models_do_not_learn_from_unrestricted_stores(
-    store_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store = Store.open(store_path)
-    settings = GraphSettings(l_max=2, message_cutoff=5.0)
-    assert len(DensityDataset.from_store(store, "train", settings)) == 5
-    unrestricted = store.spec.model_copy(update={"method": OPEN_SHELL})
-    monkeypatch.setattr(Store, "spec", property(lambda _: unrestricted))
-    with pytest.raises(StoreError, match=r"holds unrestricted Kohn-Sham references.*this kind of model learns only"):
-        DensityDataset.from_store(store, "train", settings)

@@ -156,6 +156,11 @@ def test_schema_is_json_and_knows_every_key() -> None:
         ),
         (
             "beta: 1.8",
+            "beta: 1.8, diffuse: -1",
+            r": method\.auxiliary_basis\.diffuse: expected greater than or equal to 0, got -1$",
+        ),
+        (
+            "beta: 1.8",
             "bta: 1.8",
             r": method\.auxiliary_basis\.even_tempered_bta: unknown key .* 'even_tempered_beta'\?$",
         ),

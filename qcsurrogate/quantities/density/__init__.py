@@ -10,6 +10,7 @@ import torch
 
 from qcsurrogate.basis import BasisSet
 from qcsurrogate.data.potentials import potentials_of
+from qcsurrogate.errors import SpecError
 from qcsurrogate.files.presets import Preset, read_presets
 from qcsurrogate.models.build import readable, validated, with_neighbours
 from qcsurrogate.models.files import ModelMetadata
@@ -26,11 +27,15 @@ from qcsurrogate.store.store import Store
 
 
 class Density(Quantity):
-    """The density less that of the free atoms, over atom-orthonormal functions."""
+    """The density less that of the free atoms, over atom-orthonormal functions; unrestricted, the spin density too."""
 
     name: ClassVar[str] = "density"
     prediction: ClassVar[type[DensityPrediction]] = DensityPrediction
-    units: ClassVar[Mapping[str, str]] = {"density_coefficients": "e bohr^-1.5", "density": "e bohr^-3"}
+    units: ClassVar[Mapping[str, str]] = {
+        "density_coefficients": "e bohr^-1.5",
+        "spin_density_coefficients": "e bohr^-1.5",
+        "density": "e bohr^-3",
+    }
     settings: ClassVar[type[DensitySettings]] = DensitySettings
     presets: ClassVar[Mapping[str, Preset]] = read_presets(Path(__file__).parent)
     ranking: ClassVar[tuple[str, ...]] = ("density_nmae", "dipole_error", "density_nmae_network")
@@ -49,7 +54,9 @@ class Density(Quantity):
     ) -> list[DensityDataset]:
         graphs = DensityModel.graph_settings(store.spec.method.density_basis(elements), settings)
         start = None
-        if settings.start == "h0":
+        if settings.start == "free_atoms":
+            _require_one_state(store, splits)
+        else:
             start = like.start if like is not None else StartingDensity(potentials_of(store, elements), store.atoms)
         return [
             DensityDataset.from_store(
@@ -73,6 +80,7 @@ class Density(Quantity):
             labels.density_basis.restricted_to(elements),
             with_neighbours(settings, labels),
             labels.start and labels.start.restricted_to(elements),
+            labels.n_components,
         )
         inputs = {z: rows for z in elements if (rows := labels.inputs_of_atoms(z)) is not None}
         model.fit_statistics({z: labels.rows_of_atoms(z) for z in elements}, inputs)
@@ -84,13 +92,31 @@ class Density(Quantity):
             settings = validated(DensitySettings, description["settings"])
             orbital, auxiliary = (BasisSet.from_dict(description[f"{name}_basis"]) for name in ("orbital", "density"))
             start = description["start"]
-            return DensityModel(orbital, auxiliary, settings, start and StartingDensity.from_dict(start))
+            start = start and StartingDensity.from_dict(start)
+            return DensityModel(orbital, auxiliary, settings, start, description["n_components"])
 
     def surrogate(self, model: DensityModel, metadata: ModelMetadata) -> DensitySurrogate:
         return DensitySurrogate(model, metadata)
 
     def judge(self, surrogate: DensitySurrogate) -> DensityJudge:
         return DensityJudge(surrogate)
+
+
+def _require_one_state(store: Store, splits: Sequence[SplitName]) -> None:
+    """Refuse molecules that differ in what free atoms do not tell.
+
+    Raises:
+        SpecError: naming charges and spins.
+    """
+    structures = (store.structure(key) for split in splits for key in store.keys(split))
+    states = sorted({(s.charge, s.spin) for s in structures})
+    if len(states) > 1 or store.spec.method.unrestricted:
+        found = ", ".join(f"charge {charge} and spin {spin}" for charge, spin in states)
+        raise SpecError(
+            f"model.start = free_atoms: free atoms say nothing of charge and spin, and the store '{store.path}' holds "
+            f"{store.spec.method.spin_treatment} references of {found}; expected restricted ones of one charge: take "
+            "model.start = h0"
+        )
 
 
 QUANTITY = Density()

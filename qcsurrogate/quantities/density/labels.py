@@ -32,8 +32,9 @@ class DensityBatch:
 
     Attributes:
         graph: without pairs.
-        atom_rows: for each element, ascending, (n_atoms, n_functions) coefficients over
-            atom-orthonormal functions, internal order, e^(1/2)-like Coulomb units.
+        atom_rows: for each element, ascending, (n_atoms, n_components * n_functions) coefficients over
+            atom-orthonormal functions, internal order, e^(1/2)-like Coulomb units; unrestricted: those of
+            alpha + beta, then those of alpha - beta.
         inputs: the same of the density that the model starts from; none if it starts from free atoms.
         metrics: of each molecule (n_aux, n_aux), of the same functions, atoms sorted by element first;
             none unless the loss needs them.
@@ -96,14 +97,19 @@ class DensityDataset(InMemoryDataset[DensitySample]):
 
     Attributes:
         density_basis, functions: auxiliary functions of all elements.
+        n_components: densities of a molecule, 2 of an unrestricted store.
         start: what the model starts from, None for free atoms.
     """
 
     density_basis: BasisSet
+    n_components: int
     start: StartingDensity | None
     functions: dict[int, AtomFunctions]
     references: Mapping[int, tuple[Structure, NDArray[np.float64]]]
-    """Structure and coefficients of some molecules by index, from which expected errors are calibrated."""
+    """Structure and (n_aux,) coefficients of some molecules by index, from which expected errors are calibrated.
+
+    Unrestricted, those of both spins together.
+    """
 
     @classmethod
     def from_store(
@@ -131,10 +137,9 @@ class DensityDataset(InMemoryDataset[DensitySample]):
             metric: which one of each molecule to keep, 4 or 8 bytes times the square of its functions.
 
         Raises:
-            StoreError: if the split is empty, or the store is unrestricted or holds no density
-                coefficients.
+            StoreError: if the split is empty, or the store holds no density coefficients.
         """
-        keys, records = read_split(store, split, progress=progress)
+        keys, records = read_split(store, split, progress=progress, unrestricted=True)
         elements = elements or sorted(store.atoms)
         method = store.spec.method
         orbital, basis = method.orbital_basis(elements), method.density_basis(elements)
@@ -142,27 +147,28 @@ class DensityDataset(InMemoryDataset[DensitySample]):
         samples, references = [], {}
         kept = set() if split == "train" else set(spread_over(len(keys), MOLECULES_TO_CALIBRATE))
         for number, record in enumerate(records):
-            if record.density_coefficients is None:
+            if (coefficients := record.density_components) is None:
                 raise StoreError(
                     f"store '{store.path}' holds no density coefficients; generate it with "
                     "targets.density_coefficients: true"
                 )
             if number in kept:
-                references[number] = record.structure, np.asarray(record.density_coefficients)
+                references[number] = record.structure, np.atleast_2d(coefficients)[0]
             structure, inputs = record.structure, None
             if start is not None:
-                known = start.coefficients(structure, orbital, basis)
+                known = start.coefficients(structure, orbital, basis, unrestricted=method.unrestricted)
                 inputs = orthonormal_rows(structure, known, basis, functions)
             samples.append(
                 DensitySample(
                     settings.graph(structure, dtype),
-                    orthonormal_rows(structure, np.asarray(record.density_coefficients), basis, functions),
+                    orthonormal_rows(structure, coefficients, basis, functions),
                     inputs,
                     None if metric is None else molecular_metric(structure, basis, functions, metric).to(dtype),
                 )
             )
         dataset = cls(samples, keys, orbital, settings)
         dataset.density_basis, dataset.functions = basis, functions
+        dataset.n_components = 2 if method.unrestricted else 1
         dataset.start, dataset.references = start, references
         return dataset
 
@@ -177,7 +183,7 @@ class DensityDataset(InMemoryDataset[DensitySample]):
         )
 
     def inputs_of_atoms(self, z: int) -> Tensor | None:
-        """(n, n_functions) inputs of all atoms of one element, None without any."""
+        """(n, n_components * n_functions) inputs of all atoms of one element, None without any."""
         return dict(joined([s.inputs for s in self.samples if s.inputs is not None])).get(z)
 
 
@@ -189,15 +195,23 @@ def joined(rows: Sequence[Mapping[int, Tensor]]) -> tuple[tuple[int, Tensor], ..
 def orthonormal_rows(
     structure: Structure, coefficients: NDArray[np.float64], basis: BasisSet, functions: Mapping[int, AtomFunctions]
 ) -> dict[int, Tensor]:
-    """(n_aux,) coefficients, PySCF's order -> for each element (n_atoms, n_functions), orthonormal, internal order."""
+    """Coefficients in PySCF's order -> rows of atoms over orthonormal functions, internal order.
+
+    Args:
+        structure: the molecule.
+        coefficients: (n_aux,), or (n_components, n_aux).
+        basis, functions: auxiliary functions.
+
+    Returns:
+        For each element (n_atoms, n_components * n_functions), one component after the other.
+    """
+    components = np.atleast_2d(coefficients)
     starts = basis.offsets(structure.atomic_numbers)
-    rows: dict[int, list[NDArray[np.float64]]] = {}
+    rows: dict[int, list[Tensor]] = {}
     for atom, z in enumerate(structure.atomic_numbers.tolist()):
-        own = np.asarray(
-            np.linalg.solve(functions[z].transform, coefficients[starts[atom] : starts[atom + 1]]), np.float64
-        )
-        rows.setdefault(z, []).append(own[basis[z].internal_order])
-    return {z: torch.as_tensor(np.stack(r)) for z, r in sorted(rows.items())}
+        own = np.linalg.solve(functions[z].transform, components[:, starts[atom] : starts[atom + 1]].T)
+        rows.setdefault(z, []).append(torch.as_tensor(own[basis[z].internal_order].T.ravel()))
+    return {z: torch.stack(r) for z, r in sorted(rows.items())}
 
 
 def molecular_metric(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from qcsurrogate.basis import BasisSet
 from qcsurrogate.reference.atoms import FreeAtoms, free_atoms_from_dict, free_atoms_to_dict
-from qcsurrogate.reference.density_fit import fit_density
+from qcsurrogate.reference.density_fit import fit_densities, fit_density
 from qcsurrogate.reference.orthogonal import StartingPoint
 from qcsurrogate.reference.potentials import AtomicPotentials, potentials_from_dict, potentials_to_dict
 from qcsurrogate.structures import Structure
@@ -29,16 +29,28 @@ class StartingDensity:
     potentials: AtomicPotentials
     atoms: FreeAtoms
 
-    def coefficients(self, structure: Structure, orbital: BasisSet, auxiliary: BasisSet) -> NDArray[np.float64]:
+    def coefficients(
+        self, structure: Structure, orbital: BasisSet, auxiliary: BasisSet, *, unrestricted: bool = False
+    ) -> NDArray[np.float64]:
         """(n_aux,) coefficients with the exact number of electrons, PySCF's order and normalisation.
+
+        Unrestricted: (2, n_aux), these of alpha + beta, and those of alpha - beta with the exact number of unpaired
+        electrons.
 
         Raises:
             BasisError: if orbital functions depend on each other, or an element is not known.
             RecordError: if auxiliary functions do.
         """
-        start = StartingPoint.of(structure, orbital, self.potentials)
+        start = StartingPoint.of(structure, orbital, self.potentials, unrestricted=unrestricted)
         density = start.inverse_root @ start.density @ start.inverse_root
-        return fit_density(orbital.build_mol(structure), auxiliary, density, self.atoms).coefficients
+        mol = orbital.build_mol(structure)
+        if not unrestricted:
+            return fit_density(mol, auxiliary, density, self.atoms).coefficients
+        if not density[1].any():  # a closed shell
+            found = fit_density(mol, auxiliary, density[0], self.atoms).coefficients
+            return np.stack([found, np.zeros_like(found)])
+        total, spin = fit_densities(mol, auxiliary, density[0], density[1], self.atoms)
+        return np.stack([total.coefficients, spin.coefficients])
 
     def restricted_to(self, elements: tuple[int, ...]) -> Self:
         """The same for fewer elements."""

@@ -1,9 +1,9 @@
 """How wrong a predicted density is expected to be: of every atom, and in percent of the electrons.
 
 Of an atom the error is the norm of that of its coefficients, which belong to functions that are orthonormal on each
-atom in the Coulomb metric: the square root of the self-repulsion of what is wrong there.  With u_A expected, the
-density error of a molecule (NMAE) goes as (sum_A u_A^2 / N)^(1/2); the factor is found on validation molecules, whose
-errors are integrated over a coarse grid.
+atom in the Coulomb metric: the square root of the self-repulsion of what is wrong there; of unrestricted Kohn-Sham in
+the density of both spins together.  With u_A expected, the density error of a molecule (NMAE) goes as
+(sum_A u_A^2 / N)^(1/2); the factor is found on validation molecules, whose errors are integrated over a coarse grid.
 """
 
 from __future__ import annotations
@@ -114,8 +114,7 @@ def fit_errors(model: DensityModel, training: DensityDataset, validation: Densit
         for _, _, seen in passed(training, spread_over(len(training), MOST_MOLECULES))
         for block in hidden_blocks(model, seen)
     )
-    spread = torch.stack([model.statistics[str(z)].get_buffer("scale").square().sum().sqrt() for z in model.elements])
-    model.error_model.fit(training_blocks, known, {ATOMS: spread})
+    model.error_model.fit(training_blocks, known, {ATOMS: model.spread_of_atoms()})
     raw, actual = [], []
     for chosen, _, seen in passed(validation, sorted(validation.references)):
         structures = [validation.references[i][0] for i in chosen]
@@ -123,7 +122,7 @@ def fit_errors(model: DensityModel, training: DensityDataset, validation: Densit
             if told is not None:
                 structure, fitted = validation.references[i]
                 raw.append(nmae_estimate(told.blocks, structure.n_electrons)[FIGURE])
-                actual.append(_nmae(structure, model.density_basis, found - fitted))
+                actual.append(_nmae(structure, model.density_basis, np.atleast_2d(found)[0] - fitted))
     model.error_model.calibration.fit(FIGURE, raw, actual)
 
 

@@ -11,9 +11,9 @@ from ase.data import atomic_numbers
 from numpy.typing import NDArray
 
 from qcsurrogate.comparison import pictures
-from qcsurrogate.comparison.figures import Figure
+from qcsurrogate.comparison.figures import SPIN_DENSITY_NMAE, Figure
 from qcsurrogate.comparison.headline import CHEMICAL_ACCURACY_HARTREE, Rule
-from qcsurrogate.comparison.judge import Judge, finite
+from qcsurrogate.comparison.judge import Judge, finite, spin_mismatch
 from qcsurrogate.comparison.measure import MeasuredDensity, Reference, Values, density_values
 from qcsurrogate.comparison.metrics import occupied_subspace_defect, orbital_cosine_defects
 from qcsurrogate.comparison.page import Picture, Section, Table, distribution_table, figure_table, titled
@@ -65,12 +65,7 @@ ORBITALS = (
     ),
 )
 SPIN = (
-    Figure(
-        "spin_density_nmae",
-        "Spin density error",
-        "%",
-        "100 * int |m - m_KS| dr / N on a PySCF grid, m = rho_alpha - rho_beta, N electrons",
-    ),
+    SPIN_DENSITY_NMAE,
     Figure("spin_square_error", "<S^2>", "1", "|<S^2>_pred - <S^2>_ref| of the Kohn-Sham determinants"),
 )
 
@@ -108,15 +103,12 @@ class HamiltonianJudge(Judge):
 
     def __init__(self, surrogate: HamiltonianSurrogate) -> None:
         self.blocks = BlockErrors(surrogate.orbital_basis)
-        self.unrestricted = surrogate.method.unrestricted
+        self.method, self.unrestricted = surrogate.method, surrogate.method.unrestricted
         self.levels: list[tuple[Levels, ...]] = []
         self.shown: tuple[Levels, ...] = ()
 
     def mismatches(self, store: Store, elements: Sequence[int]) -> list[str]:
-        ours, theirs = (
-            "unrestricted" if flag else "restricted" for flag in (self.unrestricted, store.spec.method.unrestricted)
-        )
-        return [f"{ours} Kohn-Sham against {theirs}"] if ours != theirs else []
+        return spin_mismatch(self.method, store)
 
     def measure(self, prediction: HamiltonianPrediction, reference: Reference, *, on_grid: bool) -> Values:
         hamiltonian, truth = finite(prediction.hamiltonian, "Hamiltonian"), reference.record.fock
@@ -257,9 +249,8 @@ def spin_values(orbitals: MolecularOrbitals, reference: Reference, *, on_grid: b
     found = orbitals.spin_square(record.overlap)
     values = {"spin_square_error": abs(found - spin_square(*truth, record.overlap))}
     if on_grid:
-        difference = OrbitalDensity(reference.mol, orbitals.spin_density_matrix - (truth[0] - truth[1]))
-        wrong = np.abs(difference.on_points(reference.grid.points))
-        values["spin_density_nmae"] = float(100.0 * (reference.grid.weights @ wrong) / reference.n_electrons)
+        spin = MeasuredDensity(OrbitalDensity(reference.mol, orbitals.spin_density_matrix), reference.structure)
+        values[SPIN_DENSITY_NMAE.name] = spin.nmae(reference.spin_density, reference.grid)
     return values
 
 

@@ -17,11 +17,11 @@ from qcsurrogate.data.block_rows import BlockRows, rows_of_batch
 from qcsurrogate.data.blocks import BlockLayouts, from_bond_frame
 from qcsurrogate.data.graphs import EdgeSet, Graph, GraphSettings, PairKind, collate
 from qcsurrogate.data.matrices import MatrixPlaces
-from qcsurrogate.errors import DomainError
 from qcsurrogate.models.base import SurrogateModel
 from qcsurrogate.models.encoder import Encoder
 from qcsurrogate.models.settings import HamiltonianSettings
 from qcsurrogate.models.shared_block import PairStatistics, SharedBlock
+from qcsurrogate.models.spin import of_right_symmetry, require_closed_shells
 from qcsurrogate.models.statistics import SMALLEST_SCALE, Standardisation, centred
 from qcsurrogate.nn.convolution import scale_hidden
 from qcsurrogate.nn.head import DegreeEmbedding, DegreeHead
@@ -35,7 +35,7 @@ from qcsurrogate.nn.so2 import HiddenGate, ToHidden
 from qcsurrogate.prediction.uncertainty import Told
 from qcsurrogate.quantities.hamiltonian.labels import HamiltonianBatch, HamiltonianDataset
 from qcsurrogate.quantities.hamiltonian.pairs import PairHead
-from qcsurrogate.quantities.hamiltonian.spin import of_right_symmetry, spins_swapped
+from qcsurrogate.quantities.hamiltonian.spin import spins_swapped
 from qcsurrogate.quantities.hamiltonian.uncertainty import expecting, fit_errors, new_error_model
 from qcsurrogate.reference.orthogonal import StartingPoint
 from qcsurrogate.reference.potentials import AtomicPotentials, potentials_to_dict
@@ -364,13 +364,8 @@ class HamiltonianModel(SurrogateModel):
         """
         self.check_elements(structures)
         unrestricted = self.n_components == 2
-        for structure in structures:
-            if structure.spin and not unrestricted:
-                raise DomainError(
-                    f"{structure.label} has spin {structure.spin} (unpaired electrons); this model was trained on "
-                    "restricted Kohn-Sham, closed shells only: train one on a store generated with "
-                    "method.spin_treatment: unrestricted"
-                )
+        if not unrestricted:
+            require_closed_shells(structures)
         return [StartingPoint.of(s, self.orbital_basis, self.potentials, unrestricted=unrestricted) for s in structures]
 
     @torch.no_grad()

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from qcsurrogate.basis import BasisSet
-from qcsurrogate.density.cube import write_cube
-from qcsurrogate.density.densities import OrbitalDensity, as_points
+from qcsurrogate.density.densities import OrbitalDensity
 from qcsurrogate.errors import BasisError, SpecError
 from qcsurrogate.prediction.results import MOMENTS, PredictionWithOrbitals, read_only
 from qcsurrogate.prediction.uncertainty import Uncertainty
@@ -168,25 +166,10 @@ class HamiltonianPrediction(PredictionWithOrbitals):
         """The density of both spins together."""
         return OrbitalDensity(self.mol, self._orbitals.total_density_matrix)
 
-    def spin_density(self, points: ArrayLike) -> NDArray[np.float64]:
-        """Density of alpha less that of beta on points; zero if restricted.
-
-        Args:
-            points: (n, 3) in bohr, any number of them.
-
-        Returns:
-            (n,) electrons / bohr^3.
-
-        Raises:
-            StructureError: if the points are not finite numbers of shape (n, 3).
-        """
-        return OrbitalDensity(self.mol, self.spin_density_matrix).on_points(as_points(points))
-
-    def write_spin_cube(self, path: str | Path, *, resolution: float = 0.2, margin: float = 4.0) -> None:
-        """Write the spin density as a Gaussian cube file; arguments and errors are those of :meth:`write_cube`."""
-        name = self.structure.name or self.structure.formula
-        comment = f"spin density of {name}, predicted by qcsurrogate"
-        write_cube(path, self.structure, self.spin_density, comment=comment, resolution=resolution, margin=margin)
+    @property
+    def electron_spin_density(self) -> OrbitalDensity:
+        """The density of alpha less that of beta; zero if restricted."""
+        return OrbitalDensity(self.mol, self.spin_density_matrix)
 
     def check(self, *, threads: int = 1) -> OneShot:
         """Total energy of the density matrix, and how far it is from self-consistency: one Fock build, no reference.
