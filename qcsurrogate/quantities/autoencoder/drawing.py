@@ -1,0 +1,113 @@
+"""Pictures: molecules beside what was made of them, and a map of a data set."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+from ase.data import covalent_radii
+from ase.data.colors import jmol_colors
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
+
+from qcsurrogate.comparison.pictures import INK, MUTED, SURROGATE, rendered
+from qcsurrogate.quantities.autoencoder.prediction import AutoencoderPrediction
+from qcsurrogate.sources.bonds import bonded
+from qcsurrogate.units import ANGSTROM_PER_BOHR
+
+Array = NDArray[np.float64]
+
+_WRONG: Final = "#be123c"
+_RASTERISE_ABOVE: Final = 1500
+
+
+def beside(predictions: Sequence[AutoencoderPrediction]) -> str:
+    """Molecules in the upper row, their reconstructions below, seen along the shortest principal axis, as a data URI.
+
+    Lines are the bonds of the molecule, drawn again between the same atoms below; atoms that were made as
+    another element have a red rim.
+    """
+
+    def draw(axes: Any) -> None:
+        for column, prediction in zip(np.reshape(axes, (2, -1)).T, predictions, strict=True):
+            structure = prediction.structure
+            centre = structure.positions.mean(0)
+            view = np.linalg.svd(structure.positions - centre, full_matrices=True)[2]
+            bonds = np.argwhere(np.triu(bonded(structure)))
+            made = prediction.reconstructed_positions
+            numbers = prediction.reconstructed_numbers.astype(np.int64)
+            own = (structure.positions - centre) @ view.T
+            for axis, places, kinds in zip(
+                column, (own, (made - centre) @ view.T), (structure.atomic_numbers, numbers), strict=True
+            ):
+                _molecule(axis, places * ANGSTROM_PER_BOHR, kinds, bonds, kinds != structure.atomic_numbers)
+                reach = 1.1 + np.abs(own[:, :2]).max() * ANGSTROM_PER_BOHR
+                axis.set(xlim=(-reach, reach), ylim=(-reach, reach))
+            column[0].set_title(structure.formula, fontsize=9)
+        first = np.reshape(axes, (2, -1))[:, 0]
+        for axis, name in zip(first, ("molecule", "reconstruction"), strict=True):
+            axis.set_ylabel(name)
+
+    return _data_uri(rendered(draw, (2.0 * len(predictions), 4.2), nrows=2, ncols=len(predictions)))
+
+
+def _molecule(axes: Axes, places: Array, numbers: NDArray[np.int64], bonds: Array, wrong: NDArray[np.bool_]) -> None:
+    """Atoms as discs, near ones above far ones; places (n, 3) in Angstrom."""
+    for i, j in bonds:
+        axes.plot(places[[i, j], 0], places[[i, j], 1], color=MUTED, lw=1.5, zorder=1)
+    order = np.argsort(places[:, 2])
+    axes.scatter(
+        *places[order, :2].T,
+        s=170 * covalent_radii[numbers[order]],
+        c=jmol_colors[numbers[order]],
+        edgecolors=[_WRONG if bad else INK for bad in wrong[order]],
+        linewidths=np.where(wrong[order], 2.0, 0.6),
+        zorder=2,
+    )
+    axes.set(aspect="equal", xticks=[], yticks=[])
+    axes.grid(visible=False)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def projected(embeddings: Array) -> tuple[Array, Array]:
+    """Embeddings on their two principal components, and the share of the variance that each of these has.
+
+    Signs are chosen so that the larger excursion is positive: the same embeddings give the same map.
+
+    Args:
+        embeddings: (n, d), at least one.
+
+    Returns:
+        (n, 2) and (2,); components that do not exist are zero.
+    """
+    centred = embeddings - embeddings.mean(0)
+    u, s, _ = np.linalg.svd(centred, full_matrices=False)
+    k = min(2, len(s))
+    points, shares = np.zeros((len(embeddings), 2)), np.zeros(2)
+    points[:, :k] = u[:, :k] * s[:k]
+    points *= np.where(points.max(0) >= -points.min(0), 1.0, -1.0)
+    total = float(np.square(s).sum())
+    shares[:k] = np.square(s[:k]) / total if total else 0.0
+    return points, shares
+
+
+def data_map(points: Array, values: Array | None, label: str, shares: Array) -> str:
+    """A map (n, 2) of molecules, coloured by values (n,) where there are some, as a data URI."""
+
+    def draw(axes: Any) -> None:
+        chosen: dict[str, Any] = {"color": SURROGATE} if values is None else {"c": values, "cmap": "viridis"}
+        dots = axes.scatter(*points.T, s=12, lw=0, alpha=0.8, rasterized=len(points) > _RASTERISE_ABOVE, **chosen)
+        if values is not None:
+            axes.figure.colorbar(dots, ax=axes, label=label)
+        for name, share in zip("xy", shares, strict=True):
+            order = "first" if name == "x" else "second"
+            axes.set(**{f"{name}label": f"{order} component ({100 * share:.0f} % of the variance)"})
+
+    return _data_uri(rendered(draw, (5.4, 4.0)))
+
+
+def _data_uri(content: bytes) -> str:
+    return "data:image/svg+xml;base64," + base64.b64encode(content).decode()
