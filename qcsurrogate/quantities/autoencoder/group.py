@@ -21,6 +21,8 @@ DEGENERATE = 0.01
 """Vectors whose sum is shorter than this part of the sum of their lengths say nothing about a direction."""
 SOFTNESS = 0.01
 """The same for the continuous frame of an embedding: it fades where vectors are about so short."""
+MARGIN = 0.3
+"""Training makes vectors longer that are shorter than this part of the sum of their lengths."""
 _TINY = 1e-8
 """A lone atom has no vectors at all."""
 
@@ -73,12 +75,14 @@ class GroupElement:
             atoms of a molecule hold the points that are left.
         assignment: (n_molecules, n_places, n_places) the same as a matrix (atom, point) of zeros and
             ones, whose gradient is that of a soft order.
+        doubt: (n_molecules,) see :func:`degeneracy`.
     """
 
     rotation: Tensor
     translation: Tensor
     slots: Tensor
     assignment: Tensor
+    doubt: Tensor
 
     def placed(self, cloud: Tensor) -> Tensor:
         """(n_molecules, n, 3) points of the canonical frame -> where they lie in the molecule's, in their own order."""
@@ -144,6 +148,16 @@ def _direction(vector: Tensor, length: Tensor, instead: Tensor, size: Tensor) ->
     told = said | (_norm(instead) > DEGENERATE * size)
     norm = torch.where(told, chosen, torch.ones_like(chosen)).norm(dim=1, keepdim=True)
     return torch.where(told, chosen / norm, torch.zeros_like(chosen))
+
+
+def degeneracy(vectors: Tensor, lengths: Tensor) -> Tensor:
+    """(n_molecules,) how close the vectors of :func:`frames` are to saying nothing: zero if both are long and apart."""
+    first, second = vectors.unbind(2)
+    x = first * torch.rsqrt(first.square().sum(1, keepdim=True) + _TINY)
+    aside = second - (second * x).sum(1, keepdim=True) * x
+    squared = torch.stack([v.square().sum(1) for v in (first, aside)], dim=1)
+    told = (squared + _TINY).sqrt() / (lengths + _TINY**0.5)
+    return (MARGIN - told).clamp(min=0.0).square().sum(1)
 
 
 def soft_frames(vectors: Tensor, lengths: Tensor) -> Tensor:

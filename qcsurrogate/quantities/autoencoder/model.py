@@ -30,6 +30,7 @@ from qcsurrogate.quantities.autoencoder.decoder import Cloud, Decoder
 from qcsurrogate.quantities.autoencoder.group import (
     GroupElement,
     Places,
+    degeneracy,
     frames,
     soft_frames,
     soft_order,
@@ -126,11 +127,12 @@ class AtomInvariants(nn.Module):
 
 
 def _moments(offsets: Tensor, places: Places) -> Tensor:
-    """(n_atoms, 3) of x . x, x . T x and x . T T x with T the average x x^T of the molecule."""
+    """(n_atoms, 3) of x . x, x . T x and x . T T x with T the average x x^T of the molecule, as sqrt(1 + m) - 1."""
     outer = scatter_sum(offsets.unsqueeze(2) * offsets.unsqueeze(1), places.molecule, places.n_molecules)
     turned = (outer / places.counts[:, None, None])[places.molecule] @ offsets.unsqueeze(2)
     turned = turned.squeeze(2)
-    return torch.stack([(a * b).sum(1) for a, b in ((offsets, offsets), (offsets, turned), (turned, turned))], dim=1)
+    found = torch.stack([(a * b).sum(1) for a, b in ((offsets, offsets), (offsets, turned), (turned, turned))], dim=1)
+    return (1.0 + found).sqrt() - 1.0
 
 
 class AutoencoderModel(SurrogateModel):
@@ -162,8 +164,9 @@ class AutoencoderModel(SurrogateModel):
         self.invariants = AtomInvariants(channels, settings.vectors)
         n = self.invariants.n_out
         self.atoms = nn.Sequential(nn.Linear(n, wide), nn.SiLU(), nn.Linear(wide, wide), nn.SiLU())
-        self.score = nn.Sequential(nn.Linear(n + 3, wide), nn.SiLU(), nn.Linear(wide, 1))
-        nn.init.zeros_(self.score[2].weight)
+        last = nn.Linear(wide, 1)
+        self.score = nn.Sequential(nn.Linear(n + 3, wide), nn.SiLU(), last)
+        nn.init.zeros_(last.weight)
         self.into = nn.Sequential(
             nn.Linear(wide + 2 + n_points * (4 + _MOMENTS + n_elements), settings.width),
             nn.SiLU(),
@@ -201,9 +204,10 @@ class AutoencoderModel(SurrogateModel):
             return seen, places.fill(seen @ seen.new_tensor(_SWEEP) + learned)
 
         pair = found.vectors[..., :2]
-        faded = soft_frames(pair, found.lengths[:, :2])
+        # to differentiate what is steep would drown everything else: the embedding takes frame and order as given
+        faded = soft_frames(pair.detach(), found.lengths[:, :2])
         seen, scores = seen_from(faded)
-        soft = soft_order(scores, places.present, _SHARPNESS * self.settings.temperature)[1]
+        soft = soft_order(scores.detach(), places.present, _SHARPNESS * self.settings.temperature)[1]
         kinds = nn.functional.one_hot(self._indices(graph), len(self.elements)).to(seen)
         known = torch.cat([seen, invariants[:, :_MOMENTS], torch.ones_like(seen[:, :1]), kinds], dim=1)
         sequence = soft.transpose(1, 2) @ places.fill(known)
@@ -214,14 +218,15 @@ class AutoencoderModel(SurrogateModel):
 
         rotation = frames(pair, found.lengths[:, :2], places.fill(offsets))
         slots, soft = soft_order(seen_from(rotation)[1], places.present, self.settings.temperature)
-        return embeddings, GroupElement(rotation, centre + shift * length, slots, straight_through(slots, soft))
+        doubt = degeneracy(pair, found.lengths[:, :2])
+        return embeddings, GroupElement(rotation, centre + shift * length, slots, straight_through(slots, soft), doubt)
 
     def decode(self, embeddings: Tensor) -> Cloud:
         """Canonical clouds, positions in bohr."""
         return self.decoder(embeddings).scaled(self.sizes.length.to(embeddings))
 
     def loss(self, batch: Graph) -> Tensor:
-        """Squared distances in model lengths, and cross-entropies of elements and of the number of atoms."""
+        """Squared distances in model lengths, cross-entropies of elements and number of atoms, doubt about the frame."""
         embeddings, element = self.encode(batch)
         cloud, places = self.decode(embeddings), Places.of(batch)
         width = places.present.shape[1]
@@ -233,7 +238,8 @@ class AutoencoderModel(SurrogateModel):
         weight = self.settings.element_weight
         cost = apart / self.sizes.length.to(apart) ** 2 + weight * surprise
         per_atom = (cost * element.assignment).sum(2)[places.present]
-        return per_atom.mean() + 0.1 * weight * nn.functional.cross_entropy(cloud.size_logits, places.counts - 1)
+        size = nn.functional.cross_entropy(cloud.size_logits, places.counts - 1)
+        return per_atom.mean() + 0.1 * weight * size + element.doubt.mean()
 
     def reconstruct(self, graph: Graph) -> Reconstruction:
         """Embeds, decodes, and puts what was decoded where the molecules are."""
