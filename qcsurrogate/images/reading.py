@@ -120,7 +120,8 @@ def _read_folder(path: Path) -> Images:
 
 
 def _joined(path: Path, files: Iterable[tuple[Path, int | None]]) -> Images:
-    pixels, labels = [], []
+    pixels: list[NDArray[np.uint8]] = []
+    labels: list[int | None] = []
     for file, label in files:
         grey = _read_png(file)
         if pixels and grey.shape != pixels[0].shape:

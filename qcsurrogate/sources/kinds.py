@@ -83,9 +83,25 @@ class Subset(BaseModel):
     spins: Annotated[tuple[Size, ...] | None, Field(description="Numbers of unpaired electrons allowed.")] = None
     diverse: Annotated[
         Count | None,
-        Field(description="Of what is left, so many as far apart as possible (Coulomb spectra, farthest point)."),
+        Field(
+            description="Of what is left, so many as far apart as possible (farthest point), by Coulomb spectra or ``embedding``."
+        ),
+    ] = None
+    embedding: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            description="Autoencoder (a model file, or the folder of a run) by whose embeddings diverse ones are told "
+            "apart, instead of by Coulomb spectra; relative to the spec's folder.",
+        ),
     ] = None
     seed: Annotated[Seed, Field(description="Draws the first of the diverse ones.")] = 0
+
+    @model_validator(mode="after")
+    def _embedding_of_the_diverse(self) -> Subset:
+        if self.embedding is not None and self.diverse is None:
+            raise ValueError("subset.embedding is for choosing diverse structures; expected subset.diverse beside it")
+        return self
 
 
 class Deduplicate(BaseModel):
@@ -306,19 +322,22 @@ def without_folders(structures: dict[str, Any]) -> dict[str, Any]:
 
 
 def _change_paths(structures: object, change: Callable[[str], str]) -> None:
-    for source in _file_sources(structures):
-        for key in ("path", "leave_out"):
+    for source in _sources(structures):
+        for key in ("path", "leave_out") if source.get("kind") == "file" else ():
             value = source.get(key)
             if isinstance(value, str) and value:
                 source[key] = change(value)
             elif isinstance(value, list):
                 source[key] = [change(v) if isinstance(v, str) and v else v for v in value]
+        subset = source.get("subset")
+        if isinstance(subset, dict) and isinstance(subset.get("embedding"), str) and subset["embedding"]:
+            subset["embedding"] = change(subset["embedding"])
 
 
-def _file_sources(structures: object) -> Iterator[dict[str, Any]]:
+def _sources(structures: object) -> Iterator[dict[str, Any]]:
+    """A source and those within it, as plain data."""
     if isinstance(structures, dict):
-        if structures.get("kind") == "file":
-            yield structures
+        yield structures
         several = structures.get("sources")
         for inner in (structures.get("molecules"), *(several if isinstance(several, list) else [])):
-            yield from _file_sources(inner)
+            yield from _sources(inner)

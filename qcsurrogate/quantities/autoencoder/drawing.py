@@ -35,7 +35,7 @@ def beside(predictions: Sequence[AutoencoderPrediction]) -> str:
             structure = prediction.structure
             centre = structure.positions.mean(0)
             view = np.linalg.svd(structure.positions - centre, full_matrices=True)[2]
-            bonds = np.argwhere(np.triu(bonded(structure)))
+            bonds = np.argwhere(np.triu(bonded(structure))).astype(np.int64)
             made = prediction.reconstructed_positions
             numbers = prediction.reconstructed_numbers.astype(np.int64)
             own = (structure.positions - centre) @ view.T
@@ -53,17 +53,20 @@ def beside(predictions: Sequence[AutoencoderPrediction]) -> str:
     return _data_uri(rendered(draw, (2.0 * len(predictions), 4.2), nrows=2, ncols=len(predictions)))
 
 
-def _molecule(axes: Axes, places: Array, numbers: NDArray[np.int64], bonds: Array, wrong: NDArray[np.bool_]) -> None:
+def _molecule(
+    axes: Axes, places: Array, numbers: NDArray[np.int64], bonds: NDArray[np.int64], wrong: NDArray[np.bool_]
+) -> None:
     """Atoms as discs, near ones above far ones; places (n, 3) in Angstrom."""
     for i, j in bonds:
         axes.plot(places[[i, j], 0], places[[i, j], 1], color=MUTED, lw=1.5, zorder=1)
     order = np.argsort(places[:, 2])
     axes.scatter(
-        *places[order, :2].T,
+        places[order, 0],
+        places[order, 1],
         s=170 * covalent_radii[numbers[order]],
         c=jmol_colors[numbers[order]],
         edgecolors=[_WRONG if bad else INK for bad in wrong[order]],
-        linewidths=np.where(wrong[order], 2.0, 0.6),
+        linewidths=[2.0 if bad else 0.6 for bad in wrong[order]],
         zorder=2,
     )
     axes.set(aspect="equal", xticks=[], yticks=[])

@@ -3,13 +3,16 @@
 A function psi of a molecule x is equivariant if psi(g x) = g psi(x).  Where a molecule has symmetries of
 its own this can hold only up to them (R. Winter, M. Bertolini, T. Le, F. Noe and D.-A. Clevert, NeurIPS
 2022): no equivariant vector leaves the axis of ammonia, and nothing tells one hydrogen of methane from
-another.  There an atom is chosen to look at, the first of those that are equally far away.  Another
-choice gives another frame and another order, which a symmetry of the molecule takes into the first: a
-cloud that is put into this frame in this order lies just as far from the molecule.
+another.  There one of several equal directions is chosen, see :func:`frames`.  Another choice gives
+another frame and another order, which a symmetry of the molecule takes into the first: a cloud that is
+put into this frame in this order lies just as far from the molecule.  The choice fails only where proper
+rotations do not exchange all of the atoms that are equally far away: those of a molecule of the kind D_nh
+or D_nd with atoms outside of all its mirror planes.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -17,12 +20,16 @@ from torch import Tensor
 
 from qcsurrogate.data.graphs import Graph
 
-DEGENERATE = 0.01
+DEGENERATE = 0.03
 """Vectors whose sum is shorter than this part of the sum of their lengths say nothing about a direction."""
 SOFTNESS = 0.01
 """The same for the continuous frame of an embedding: it fades where vectors are about so short."""
 MARGIN = 0.3
 """Training makes vectors longer that are shorter than this part of the sum of their lengths."""
+_VANISHING = 0.1
+"""Circular harmonics below this part of what they are summed of are taken for zero; they still choose among roots."""
+_HIGHEST_FOLD = 6
+"""Axes of higher order are taken for cylinders."""
 _TINY = 1e-8
 """A lone atom has no vectors at all."""
 
@@ -97,9 +104,13 @@ class GroupElement:
 def frames(vectors: Tensor, lengths: Tensor, offsets: Tensor) -> Tensor:
     """Proper rotations from two vectors of each molecule (Gram-Schmidt, the third axis by the cross product).
 
-    Where a vector says nothing (:data:`DEGENERATE`), as in symmetric molecules, the atom farthest from
-    the centre takes the place of the first, the one farthest from the first axis that of the second.
-    Where all atoms lie on the first axis, any turn about it is a symmetry, and a fixed direction serves.
+    Where the first vector says nothing (:data:`DEGENERATE`), as in molecules with several axes of
+    symmetry, the atom farthest from the centre takes its place.  Where the second says nothing, which
+    happens if the first axis is one of symmetry, the atoms' lowest circular harmonic about it does that
+    does not nearly vanish: the sum of w z^n, with z the place of an atom across the axis as a complex number, has n
+    roots, and a turn by 2 pi / n takes one into the other, and a symmetric molecule into itself; of one that
+    is only nearly so, that root is taken which is nearest to the harmonic of n = 1.  A mirror plane
+    holds them.  Where all atoms lie on the first axis, any direction serves.
 
     Args:
         vectors: (n_molecules, 3, 2), sums of vectors of the atoms.
@@ -110,15 +121,9 @@ def frames(vectors: Tensor, lengths: Tensor, offsets: Tensor) -> Tensor:
         (n_molecules, 3, 3); the columns are the axes.
     """
     first, second = vectors.unbind(2)
-    size = offsets.norm(dim=2).amax(1, keepdim=True)
-    x = _direction(first, lengths[:, :1], _farthest(offsets), size)
-    x = torch.where((size > 0) | (_norm(first) > 0), x, _axis(x, 0))
-    across = offsets - (offsets @ x.unsqueeze(2)) * x.unsqueeze(1)
+    x = _direction(first, lengths[:, :1], _farthest(offsets))
     aside = second - (second * x).sum(1, keepdim=True) * x
-    y = _direction(aside, lengths[:, 1:], _farthest(across), size)
-    helper = torch.zeros_like(x).scatter_(1, x.abs().argmin(1, keepdim=True), 1.0)
-    spare = torch.linalg.cross(helper, x)
-    y = torch.where(_norm(y) > 0, y, spare / _norm(spare))
+    y = _direction(aside, lengths[:, 1:], _harmonic_direction(x.detach(), offsets.detach()))
     y = y - (y * x).sum(1, keepdim=True) * x  # once more: the first time may have left the rounding of a long vector
     y = y / _norm(y)
     return torch.stack([x, y, torch.linalg.cross(x, y)], dim=2)
@@ -128,26 +133,40 @@ def _norm(vectors: Tensor) -> Tensor:
     return vectors.norm(dim=1, keepdim=True)
 
 
-def _axis(like: Tensor, k: int) -> Tensor:
-    return torch.nn.functional.one_hot(torch.tensor(k, device=like.device), 3).to(like).expand_as(like)
-
-
-def _farthest(offsets: Tensor) -> Tensor:
-    """(n_molecules, 3) of the atom with the longest offset."""
-    index = offsets.norm(dim=2).argmax(1)
-    return offsets[torch.arange(len(offsets), device=offsets.device), index]
-
-
-def _direction(vector: Tensor, length: Tensor, instead: Tensor, size: Tensor) -> Tensor:
-    """The direction of a vector, or of what stands for it; zero where neither says anything.
+def _direction(vector: Tensor, length: Tensor, instead: Tensor) -> Tensor:
+    """The direction of a vector, or that of what stands for it.
 
     Nothing is divided by a number near zero, not even in the branch that is not taken: its gradient would be NaN.
     """
-    said = _norm(vector.detach()) > DEGENERATE * length.detach()
+    said = _norm(vector.detach()) > DEGENERATE * length.detach() + _TINY
     chosen = torch.where(said, vector, instead)
-    told = said | (_norm(instead) > DEGENERATE * size)
-    norm = torch.where(told, chosen, torch.ones_like(chosen)).norm(dim=1, keepdim=True)
-    return torch.where(told, chosen / norm, torch.zeros_like(chosen))
+    return chosen / _norm(chosen)
+
+
+def _farthest(offsets: Tensor) -> Tensor:
+    """(n_molecules, 3) of the atom with the longest offset; any vector of a lone atom."""
+    lengths, index = offsets.norm(dim=2).max(1)
+    found = offsets[torch.arange(len(offsets), device=offsets.device), index]
+    return torch.where((lengths > 0).unsqueeze(1), found, torch.ones_like(found))
+
+
+def _harmonic_direction(axis: Tensor, offsets: Tensor) -> Tensor:
+    """(n_molecules, 3) a root of the lowest circular harmonic of the atoms about an axis that does not vanish."""
+    helper = torch.zeros_like(axis).scatter_(1, axis.abs().argmin(1, keepdim=True), 1.0)
+    across = torch.linalg.cross(helper, axis)
+    across = across / _norm(across)
+    other = torch.linalg.cross(axis, across)
+    height, p, q = (torch.einsum("mix,mx->mi", offsets, direction) for direction in (axis, across, other))
+    places = torch.complex(p, q)
+    weights = 1.5 + torch.sin(1.7 * height + 0.3)  # any function of the height; a constant would leave no sum
+    sums = [(weights * places**n).sum(1) for n in range(1, _HIGHEST_FOLD + 1)]
+    angle, lean = torch.zeros_like(axis[:, 0]), sums[0].angle()
+    for n in range(_HIGHEST_FOLD, 0, -1):
+        size = (weights * places.abs() ** n).sum(1)
+        root = sums[n - 1].angle() / n
+        root = root + 2 * math.pi / n * torch.round((lean - root) * n / (2 * math.pi))
+        angle = torch.where(sums[n - 1].abs() > _VANISHING * size + _TINY, root, angle)
+    return torch.cos(angle).unsqueeze(1) * across + torch.sin(angle).unsqueeze(1) * other
 
 
 def degeneracy(vectors: Tensor, lengths: Tensor) -> Tensor:

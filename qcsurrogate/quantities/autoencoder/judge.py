@@ -45,7 +45,7 @@ class AutoencoderJudge(Judge):
             "not_reconstructed",
             "Not reconstructed",
             "share",
-            f"1 unless all elements and their number are right and the RMSD is within {RECONSTRUCTED_ANGSTROM} Angstrom",
+            f"1 unless elements and number of atoms are right and the RMSD is within {RECONSTRUCTED_ANGSTROM} Angstrom",
         ),
     )
     rules: ClassVar[Sequence[Rule]] = (

@@ -91,7 +91,7 @@ class AtomInvariants(nn.Module):
         self.channels, self.n_vectors = channels, vectors
         self.polar = nn.Parameter(torch.randn(channels, vectors + channels) / math.sqrt(channels))
         self.axial = nn.Parameter(torch.randn(channels, vectors + channels) / math.sqrt(channels))
-        self.gates = nn.Linear(channels + 1, 3 * vectors)
+        self.gates = nn.Linear(channels + 1, 4 * vectors)
 
     @property
     def n_out(self) -> int:
@@ -114,11 +114,12 @@ class AtomInvariants(nn.Module):
         polar, axial = polar @ self.polar, axial @ self.axial
         gates = self.gates(torch.cat([scalars, offsets.square().sum(1, keepdim=True)], dim=1)).unsqueeze(1)
         own = polar[..., :k] * gates[..., :k] + axial[..., :k] * gates[..., k : 2 * k]
-        own = own + offsets.unsqueeze(2) * gates[..., 2 * k :]
+        here = offsets.unsqueeze(2)
+        own = own + here * gates[..., 2 * k : 3 * k]
+        own = own + torch.linalg.cross(here.expand_as(own), polar[..., :k], dim=1) * gates[..., 3 * k :]
         total = scatter_sum(own, molecule, n) * norm
         lengths = scatter_sum(own.detach().norm(dim=1), molecule, n) * norm
         bounded = (total * torch.rsqrt(1.0 + total.square().sum(1, keepdim=True)))[molecule]
-        here = offsets.unsqueeze(2)
         along = (here * bounded).sum(1)
         across = (torch.linalg.cross(here.expand_as(bounded), bounded, dim=1) * bounded.roll(1, dims=2)).sum(1)
         products = (polar[..., k:] * axial[..., k:]).sum(1)
@@ -226,7 +227,7 @@ class AutoencoderModel(SurrogateModel):
         return self.decoder(embeddings).scaled(self.sizes.length.to(embeddings))
 
     def loss(self, batch: Graph) -> Tensor:
-        """Squared distances in model lengths, cross-entropies of elements and number of atoms, doubt about the frame."""
+        """Squared distances in lengths, cross-entropies of elements and number of atoms, doubt about the frame."""
         embeddings, element = self.encode(batch)
         cloud, places = self.decode(embeddings), Places.of(batch)
         width = places.present.shape[1]
