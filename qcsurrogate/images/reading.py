@@ -95,7 +95,7 @@ def _checked(path: Path, pixels: NDArray[Any], labels: NDArray[Any] | None, brig
 
 def _read_npz(path: Path) -> Images:
     try:
-        with np.load(path, allow_pickle=False) as data:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
             pixels = data["images"]
             labels = data["labels"] if "labels" in data.files else None
     except (OSError, ValueError, KeyError, EOFError, zlib.error, zipfile.BadZipFile) as error:

@@ -84,7 +84,7 @@ class Subset(BaseModel):
     diverse: Annotated[
         Count | None,
         Field(
-            description="Of what is left, so many as far apart as possible (farthest point), by Coulomb spectra or ``embedding``."
+            description="Of what is left so many, as far apart as can be: farthest point, Coulomb spectra or embedding."
         ),
     ] = None
     embedding: Annotated[
@@ -290,13 +290,18 @@ SeveralSource.model_rebuild()
 
 def source_files(source: Source) -> list[Path]:
     """The files that a source reads, patterns and folders expanded, in the order they are read."""
+    found: list[Path] = []
     if isinstance(source, FileSource):
         found = [file for path in expanded(source) for file in (folder_files(path) if path.is_dir() else [path])]
-        return found + ([Path(source.leave_out)] if source.leave_out else [])
-    if isinstance(source, SeveralSource):
-        return [file for inner in source.sources for file in source_files(inner)]
-    inner = source.molecules if isinstance(source, Sampler) else None
-    return [] if inner is None else source_files(inner)
+        found += [Path(source.leave_out)] if source.leave_out else []
+    elif isinstance(source, SeveralSource):
+        found = [file for inner in source.sources for file in source_files(inner)]
+    elif isinstance(source, Sampler) and source.molecules is not None:
+        found = source_files(source.molecules)
+    if source.subset is not None and source.subset.embedding is not None:
+        model = Path(source.subset.embedding)
+        found.append(model / "model.safetensors" if model.is_dir() else model)
+    return found
 
 
 def expanded(source: FileSource) -> list[Path]:

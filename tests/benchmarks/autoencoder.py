@@ -66,6 +66,7 @@ def shape_figures(embedding: int, steps: int, seed: int) -> None:
         width=128,
         atom_width=64,
         element_weight=0.0,
+        continuous=False,
     )
     torch.manual_seed(seed)
     model = AutoencoderModel((1,), 4, settings)

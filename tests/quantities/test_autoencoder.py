@@ -11,13 +11,14 @@ import torch
 from ase.build import molecule as named
 from torch import Tensor
 
+from qcsurrogate.cli import main
+from qcsurrogate.comparison.embedding_map import nearest, projected
 from qcsurrogate.comparison.run import compare
 from qcsurrogate.errors import DomainError, SpecError, StoreError
 from qcsurrogate.pipeline import train_surrogate
 from qcsurrogate.prediction.files import save_predictions
 from qcsurrogate.prediction.reading import load_predictions
 from qcsurrogate.prediction.surrogate import load
-from qcsurrogate.quantities.autoencoder.drawing import projected
 from qcsurrogate.quantities.autoencoder.group import frames, soft_frames, soft_order, straight_through
 from qcsurrogate.quantities.autoencoder.model import AutoencoderModel
 from qcsurrogate.quantities.autoencoder.settings import SMALL_ENCODER, AutoencoderSettings
@@ -212,6 +213,17 @@ def test_the_map_of_embeddings_is_their_principal_components() -> None:
     assert (one.tolist(), none.tolist()) == ([[0.0, 0.0]], [0.0, 0.0])
 
 
+def test_nearest_neighbours_of_embeddings() -> None:
+    rows = np.random.default_rng(0).normal(size=(600, 4))
+    index, distance = nearest(rows)
+    apart = np.linalg.norm(rows[:, None] - rows, axis=2)
+    np.fill_diagonal(apart, np.inf)
+    assert index.tolist() == apart.argmin(1).tolist()
+    np.testing.assert_allclose(distance, apart.min(1), atol=1e-12)
+    assert nearest(rows[:5], rows)[0].tolist() == [0, 1, 2, 3, 4]
+    assert nearest(rows[:1])[0].tolist() == [-1]
+
+
 @pytest.fixture(scope="module")
 def xyz(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twelve molecules without labels."""
@@ -300,6 +312,22 @@ def test_embeddings_choose_diverse_structures(run: Path, xyz: Path, tmp_path: Pa
     assert sorted(chosen) == sorted(everything[i].name for i in picked)
     with pytest.raises(SpecError, match=r"expected subset.diverse beside it"):
         load_spec(spec, {"structures.subset.diverse": None})
+
+
+def test_a_card_with_a_map(
+    tiny_store: Path, tiny_runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sizes = [f"model.{key}={value}" for key, value in {"embedding": 5, "width": 8, "atom_width": 8}.items()]
+    train_surrogate("autoencoder", tiny_store, tmp_path / "run", overrides=(*sizes, "training.steps=1"), quiet=True)
+    assert main(["card", str(tiny_store), "--out", str(tmp_path / "card.md"), "--map", str(tmp_path / "run")]) == 0
+    text = (tmp_path / "card.md").read_text()
+    assert "![map of the molecules](card-map.svg)" in text
+    assert "colour: gap (hartree)" in text
+    assert (tmp_path / "card-map.svg").read_text().startswith("<?xml")
+    assert main(["card", str(tiny_store), "--map", str(tmp_path / "run")]) == 2
+    assert "--out" in capsys.readouterr().err
+    assert main(["card", str(tiny_store), "--out", str(tmp_path / "b.md"), "--map", str(tiny_runs["density"])]) == 2
+    assert not (tmp_path / "b.md").exists()
 
 
 def test_only_an_autoencoder_embeds(tiny_runs: dict[str, Path]) -> None:

@@ -1,4 +1,4 @@
-"""Pictures: molecules beside what was made of them, and a map of a data set."""
+"""Pictures: molecules beside what was made of them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ase.data.colors import jmol_colors
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from qcsurrogate.comparison.pictures import INK, MUTED, SURROGATE, rendered
+from qcsurrogate.comparison.pictures import INK, MUTED, rendered
 from qcsurrogate.quantities.autoencoder.prediction import AutoencoderPrediction
 from qcsurrogate.sources.bonds import bonded
 from qcsurrogate.units import ANGSTROM_PER_BOHR
@@ -20,7 +20,6 @@ from qcsurrogate.units import ANGSTROM_PER_BOHR
 Array = NDArray[np.float64]
 
 _WRONG: Final = "#be123c"
-_RASTERISE_ABOVE: Final = 1500
 
 
 def beside(predictions: Sequence[AutoencoderPrediction]) -> str:
@@ -50,7 +49,7 @@ def beside(predictions: Sequence[AutoencoderPrediction]) -> str:
         for axis, name in zip(first, ("molecule", "reconstruction"), strict=True):
             axis.set_ylabel(name)
 
-    return _data_uri(rendered(draw, (2.0 * len(predictions), 4.2), nrows=2, ncols=len(predictions)))
+    return data_uri(rendered(draw, (2.0 * len(predictions), 4.2), nrows=2, ncols=len(predictions)))
 
 
 def _molecule(
@@ -75,42 +74,6 @@ def _molecule(
         spine.set_visible(False)
 
 
-def projected(embeddings: Array) -> tuple[Array, Array]:
-    """Embeddings on their two principal components, and the share of the variance that each of these has.
-
-    Signs are chosen so that the larger excursion is positive: the same embeddings give the same map.
-
-    Args:
-        embeddings: (n, d), at least one.
-
-    Returns:
-        (n, 2) and (2,); components that do not exist are zero.
-    """
-    centred = embeddings - embeddings.mean(0)
-    u, s, _ = np.linalg.svd(centred, full_matrices=False)
-    k = min(2, len(s))
-    points, shares = np.zeros((len(embeddings), 2)), np.zeros(2)
-    points[:, :k] = u[:, :k] * s[:k]
-    points *= np.where(points.max(0) >= -points.min(0), 1.0, -1.0)
-    total = float(np.square(s).sum())
-    shares[:k] = np.square(s[:k]) / total if total else 0.0
-    return points, shares
-
-
-def data_map(points: Array, values: Array | None, label: str, shares: Array) -> str:
-    """A map (n, 2) of molecules, coloured by values (n,) where there are some, as a data URI."""
-
-    def draw(axes: Any) -> None:
-        chosen: dict[str, Any] = {"color": SURROGATE} if values is None else {"c": values, "cmap": "viridis"}
-        dots = axes.scatter(*points.T, s=12, lw=0, alpha=0.8, rasterized=len(points) > _RASTERISE_ABOVE, **chosen)
-        if values is not None:
-            axes.figure.colorbar(dots, ax=axes, label=label)
-        for name, share in zip("xy", shares, strict=True):
-            order = "first" if name == "x" else "second"
-            axes.set(**{f"{name}label": f"{order} component ({100 * share:.0f} % of the variance)"})
-
-    return _data_uri(rendered(draw, (5.4, 4.0)))
-
-
-def _data_uri(content: bytes) -> str:
+def data_uri(content: bytes) -> str:
+    """An SVG drawing for a page."""
     return "data:image/svg+xml;base64," + base64.b64encode(content).decode()

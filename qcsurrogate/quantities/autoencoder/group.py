@@ -170,13 +170,17 @@ def _harmonic_direction(axis: Tensor, offsets: Tensor) -> Tensor:
 
 
 def degeneracy(vectors: Tensor, lengths: Tensor) -> Tensor:
-    """(n_molecules,) how close the vectors of :func:`frames` are to saying nothing: zero if both are long and apart."""
+    """(n_molecules,) how close the vectors of :func:`frames` are to saying nothing: zero if both are long and apart.
+
+    Zero too where they do say nothing: no training gives a symmetric molecule a direction.
+    """
     first, second = vectors.unbind(2)
     x = first * torch.rsqrt(first.square().sum(1, keepdim=True) + _TINY)
     aside = second - (second * x).sum(1, keepdim=True) * x
     squared = torch.stack([v.square().sum(1) for v in (first, aside)], dim=1)
     told = (squared + _TINY).sqrt() / (lengths + _TINY**0.5)
-    return (MARGIN - told).clamp(min=0.0).square().sum(1)
+    short = (MARGIN - told).clamp(min=0.0).square()
+    return torch.where(told > DEGENERATE, short, torch.zeros_like(short)).sum(1)
 
 
 def soft_frames(vectors: Tensor, lengths: Tensor) -> Tensor:

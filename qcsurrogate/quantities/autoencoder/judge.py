@@ -7,6 +7,7 @@ from typing import ClassVar, Final
 
 import numpy as np
 
+from qcsurrogate.comparison.embedding_map import draw_map, projected
 from qcsurrogate.comparison.figures import Figure
 from qcsurrogate.comparison.headline import Rule
 from qcsurrogate.comparison.judge import Judge, finite
@@ -14,7 +15,7 @@ from qcsurrogate.comparison.measure import Measured, Values
 from qcsurrogate.comparison.page import Picture, Section, Table, titled
 from qcsurrogate.comparison.schema import Comparison
 from qcsurrogate.comparison.text import number
-from qcsurrogate.quantities.autoencoder.drawing import beside, data_map, projected
+from qcsurrogate.quantities.autoencoder.drawing import beside, data_uri
 from qcsurrogate.quantities.autoencoder.prediction import AutoencoderPrediction
 from qcsurrogate.quantities.autoencoder.surrogate import AutoencoderSurrogate
 from qcsurrogate.units import ANGSTROM_PER_BOHR
@@ -130,7 +131,7 @@ class AutoencoderJudge(Judge):
                 break
         return Picture(
             "Map of the molecules",
-            data_map(points, values, label, shares),
+            data_uri(draw_map(points, shares, values, label)),
             f"Scatter plot of embeddings on two principal components, coloured by {label}.",
             f"Embeddings of {len(points):,} molecules on their two principal components; colour: {label}.",
         )

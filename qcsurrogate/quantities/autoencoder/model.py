@@ -139,10 +139,12 @@ def _moments(offsets: Tensor, places: Places) -> Tensor:
 class AutoencoderModel(SurrogateModel):
     """Embeds molecules and makes them again.
 
-    The embedding looks at what is invariant of every atom, and at the atoms in a frame and an order which
-    are those of the group element but continuous: where the molecule's vectors fade, so does the frame,
-    and two atoms that change places in the order are the average of both where they meet.  So it is a
-    continuous function of the positions; the group element cannot be one.
+    The embedding looks at what is invariant of every atom, and at the atoms in a frame and an order.  With
+    ``continuous`` these are those of the group element but continuous: where the molecule's vectors fade,
+    so does the frame, and two atoms that change places in the order are the average of both where they
+    meet.  So the embedding is a continuous function of the positions; the group element cannot be one.
+    Without, it sees the very frame of the group element: symmetric molecules come back better, but where
+    the frame jumps the embedding does, too.
 
     Args:
         elements: atomic numbers it knows, ascending.
@@ -204,22 +206,22 @@ class AutoencoderModel(SurrogateModel):
             learned = self.score(torch.cat([invariants, seen], dim=1)).squeeze(1)
             return seen, places.fill(seen @ seen.new_tensor(_SWEEP) + learned)
 
-        pair = found.vectors[..., :2]
+        pair, lengths = found.vectors[..., :2], found.lengths[:, :2]
+        rotation = frames(pair, lengths, places.fill(offsets))
         # to differentiate what is steep would drown everything else: the embedding takes frame and order as given
-        faded = soft_frames(pair.detach(), found.lengths[:, :2])
-        seen, scores = seen_from(faded)
+        axes = soft_frames(pair, lengths) if self.settings.continuous else rotation
+        seen, scores = seen_from(axes.detach())
         soft = soft_order(scores.detach(), places.present, _SHARPNESS * self.settings.temperature)[1]
         kinds = nn.functional.one_hot(self._indices(graph), len(self.elements)).to(seen)
         known = torch.cat([seen, invariants[:, :_MOMENTS], torch.ones_like(seen[:, :1]), kinds], dim=1)
         sequence = soft.transpose(1, 2) @ places.fill(known)
         sequence = nn.functional.pad(sequence, (0, 0, 0, self.n_points - sequence.shape[1]))
         summed = scatter_sum(self.atoms(invariants), graph.molecule, graph.n_molecules) * norm
-        told = faded[..., :2].square().sum(1)
+        told = axes.detach()[..., :2].square().sum(1)
         embeddings = self.into(torch.cat([summed, told, sequence.flatten(1)], dim=1))
 
-        rotation = frames(pair, found.lengths[:, :2], places.fill(offsets))
         slots, soft = soft_order(seen_from(rotation)[1], places.present, self.settings.temperature)
-        doubt = degeneracy(pair, found.lengths[:, :2])
+        doubt = degeneracy(pair, lengths)
         return embeddings, GroupElement(rotation, centre + shift * length, slots, straight_through(slots, soft), doubt)
 
     def decode(self, embeddings: Tensor) -> Cloud:

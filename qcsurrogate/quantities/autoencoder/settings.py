@@ -26,6 +26,12 @@ class AutoencoderSettings(BaseModel):
     vectors: Annotated[
         int, Field(ge=3, le=64, description="Equivariant vectors of a molecule; two make its frame.")
     ] = 8
+    continuous: Annotated[
+        bool,
+        Field(
+            description="Embeddings are continuous functions of positions; else symmetric molecules come back better."
+        ),
+    ] = True
     temperature: Annotated[
         float,
         Field(gt=0, le=10, description="Of the soft order of atoms that training differentiates, in model lengths."),
