@@ -143,7 +143,7 @@ class AutoencoderModel(SurrogateModel):
     ``continuous`` these are those of the group element but continuous: where the molecule's vectors fade,
     so does the frame, and two atoms that change places in the order are the average of both where they
     meet.  So the embedding is a continuous function of the positions; the group element cannot be one.
-    Without, it sees the very frame of the group element: symmetric molecules come back better, but where
+    Without, it sees the very frame and order of the group element: symmetric molecules come back better, but where
     the frame jumps the embedding does, too.
 
     Args:
@@ -208,19 +208,23 @@ class AutoencoderModel(SurrogateModel):
 
         pair, lengths = found.vectors[..., :2], found.lengths[:, :2]
         rotation = frames(pair, lengths, places.fill(offsets))
-        # to differentiate what is steep would drown everything else: the embedding takes frame and order as given
-        axes = soft_frames(pair, lengths) if self.settings.continuous else rotation
-        seen, scores = seen_from(axes.detach())
-        soft = soft_order(scores.detach(), places.present, _SHARPNESS * self.settings.temperature)[1]
+        seen, scores = seen_from(rotation)
+        slots, soft = soft_order(scores, places.present, self.settings.temperature)
+        weights = nn.functional.one_hot(slots, soft.shape[2]).to(soft) * places.present.unsqueeze(1)
+        axes = rotation
+        if self.settings.continuous:
+            # to differentiate what is steep would drown everything else: the embedding takes frame and order as given
+            axes = soft_frames(pair, lengths).detach()
+            seen, faded = seen_from(axes)
+            weights = soft_order(faded.detach(), places.present, _SHARPNESS * self.settings.temperature)[1]
         kinds = nn.functional.one_hot(self._indices(graph), len(self.elements)).to(seen)
         known = torch.cat([seen, invariants[:, :_MOMENTS], torch.ones_like(seen[:, :1]), kinds], dim=1)
-        sequence = soft.transpose(1, 2) @ places.fill(known)
+        sequence = weights.transpose(1, 2) @ places.fill(known)
         sequence = nn.functional.pad(sequence, (0, 0, 0, self.n_points - sequence.shape[1]))
         summed = scatter_sum(self.atoms(invariants), graph.molecule, graph.n_molecules) * norm
-        told = axes.detach()[..., :2].square().sum(1)
+        told = axes[..., :2].square().sum(1)
         embeddings = self.into(torch.cat([summed, told, sequence.flatten(1)], dim=1))
 
-        slots, soft = soft_order(seen_from(rotation)[1], places.present, self.settings.temperature)
         doubt = degeneracy(pair, lengths)
         return embeddings, GroupElement(rotation, centre + shift * length, slots, straight_through(slots, soft), doubt)
 
