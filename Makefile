@@ -1,4 +1,5 @@
 # make demo   from nothing to a report on real molecules, in demo/
+# make lesson what symmetry buys: a page of figures, in lesson/
 # make test   the fast tests;  make test-slow  the long ones;  make lint  ruff and mypy
 #
 # The environment is made in .venv on first use and renewed when pyproject.toml or
@@ -14,11 +15,14 @@ export OMP_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 
-.PHONY: demo test test-slow lint bench clean
+.PHONY: demo lesson test test-slow lint bench clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
 	$(BIN)/qcsurrogate demo --out demo
+
+lesson: $(VENV)/.installed
+	$(BIN)/qcsurrogate lesson --out lesson
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile
@@ -38,7 +42,7 @@ bench: $(VENV)/.installed-test
 	done
 
 clean:
-	rm -rf $(VENV) demo build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) demo lesson build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find qcsurrogate tests workflows -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from qcsurrogate.generation import generate
     from qcsurrogate.pipeline import train_surrogate
     from qcsurrogate.prediction.files import save_predictions
+    from qcsurrogate.prediction.pyscf import accelerate, surrogate_ks
     from qcsurrogate.prediction.reading import load_predictions
     from qcsurrogate.prediction.surrogate import load
     from qcsurrogate.store.spec import load_spec
@@ -59,6 +60,7 @@ __all__ = [
     "TimeLimitError",
     "TrainingError",
     "__version__",
+    "accelerate",
     "compare",
     "generate",
     "learning_curve",
@@ -67,12 +69,14 @@ __all__ = [
     "load_spec",
     "register",
     "save_predictions",
+    "surrogate_ks",
     "train_surrogate",
 ]
 
 _PLACES = {
     "Store": "store.store",
     "Structure": "structures",
+    "accelerate": "prediction.pyscf",
     "compare": "comparison.run",
     "generate": "generation",
     "learning_curve": "curves.run",
@@ -80,6 +84,7 @@ _PLACES = {
     "load_predictions": "prediction.reading",
     "load_spec": "store.spec",
     "save_predictions": "prediction.files",
+    "surrogate_ks": "prediction.pyscf",
     "train_surrogate": "pipeline",
 }
 """Where the names that cost an import are defined."""

@@ -1,4 +1,4 @@
-"""What lies in a store, a shard or a model file, as JSON data; everything read is checked."""
+"""What lies in a store, a shard, a model file or a table, as JSON data; everything read is checked."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ from qcsurrogate.store.raw import RAW_SUFFIX
 from qcsurrogate.store.spec import SPLIT_NAMES
 from qcsurrogate.store.store import Store
 from qcsurrogate.structures import symbols_of
+from qcsurrogate.tables.opening import is_table
+from qcsurrogate.tables.table import Table, open_table
 
 
 def status(path: str | Path) -> dict[str, Any]:
@@ -109,13 +111,13 @@ def retry(path: str | Path, cause: str | None = None, names: Sequence[str] = ())
 
 
 def inspect(path: str | Path) -> dict[str, Any]:
-    """Describe a store (its folder), a shard of one (``.h5``), or a model (``.safetensors``, or its run's folder).
+    """Describe a store (its folder), a shard of one (``.h5``), a model (``.safetensors`` or its run) or a table.
 
     Everything is read once with all checks, so that damage shows.
 
     Raises:
         SpecError: if the path is none of these.
-        StoreError, ModelFileError: if a file is damaged or hostile.
+        StoreError, ModelFileError, StructureError: if a file is damaged or hostile.
     """
     path = Path(path)
     if path.is_dir() and (path / HEADER_NAME).is_file():
@@ -126,10 +128,32 @@ def inspect(path: str | Path) -> dict[str, Any]:
         return _shard(path)
     if path.is_file() and path.suffix == ".safetensors":
         return _model(path)
+    if is_table(path):
+        return _table(open_table(path))
     raise SpecError(
-        f"cannot inspect '{path}': expected the folder of a store or of a training run, a shard (.h5) of a store, or "
-        f"a model file (.safetensors); got {'something else' if path.exists() else 'a path where nothing is'}"
+        f"cannot inspect '{path}': expected the folder of a store or of a training run, a shard (.h5) of a store, "
+        "a model file (.safetensors), or a table of structures; got "
+        f"{'something else' if path.exists() else 'a path where nothing is'}"
     )
+
+
+def _table(table: Table) -> dict[str, Any]:
+    names = [structure.name for structure in table.structures]
+    spreads = {f"{t.name} ({t.unit})": _spread(table.columns[t.name], names) for t in table.targets.values()}
+    return {
+        "kind": "table",
+        "path": str(table.path),
+        "name": table.spec.name,
+        "level": table.spec.level,
+        "structures": len(table.structures),
+        "splits": {split: len(table.keys(split)) for split in SPLIT_NAMES},
+        "elements": symbols_of({int(z) for s in table.structures for z in np.unique(s.atomic_numbers)}),
+        "targets": spreads,
+        "notes": list(table.notes),
+        "dataset_hash": table.dataset_hash(),
+        "licence": table.spec.licence,
+        "citation": table.spec.citation,
+    }
 
 
 def _store(path: Path) -> dict[str, Any]:

@@ -37,6 +37,7 @@ ORDER = [
     ("pipeline",),
     ("curves", "demo"),
     ("testing",),
+    ("lesson",),
     ("cli",),
     ("__main__",),
 ]

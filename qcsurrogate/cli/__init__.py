@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from io import TextIOWrapper
 from typing import NoReturn
 
-from qcsurrogate.cli import curves, dataset, init, references, surrogates
+from qcsurrogate.cli import curves, dataset, init, lesson, references, surrogates
 from qcsurrogate.cli.arguments import Parser, say
 from qcsurrogate.errors import QCSurrogateError, SpecError
 
@@ -132,7 +132,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
-    for module in (init, references, dataset, surrogates, curves):
+    for module in (init, references, dataset, surrogates, curves, lesson):
         module.add_commands(commands)
     return parser
 

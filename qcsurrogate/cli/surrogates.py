@@ -122,8 +122,8 @@ def add_commands(commands: Commands) -> None:
             "of",
             nargs="?",
             default="spec",
-            choices=["spec", *quantity_names()],
-            help="a data spec (default), or the configuration of training that kind of model",
+            choices=["spec", "table", *quantity_names()],
+            help="a data spec (default), a table of labels, or the configuration of training that kind of model",
         ),
     )
     command(
@@ -239,6 +239,10 @@ def _schema(options: argparse.Namespace) -> int:
         from qcsurrogate.store.spec import spec_schema
 
         print_json(spec_schema())
+    elif options.of == "table":
+        from qcsurrogate.tables.spec import table_schema
+
+        print_json(table_schema())
     else:
         from qcsurrogate.pipeline import config_schema
 

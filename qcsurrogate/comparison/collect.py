@@ -96,13 +96,13 @@ class Collection:
         )
 
     def trust(self) -> dict[str, Trust]:
-        """How well the commutator norm ranks the molecules by error, for each model that starts SCFs."""
+        """How well one Fock build ranks the molecules by error, for each model that starts SCFs."""
         return {
             label: Trust(
                 molecules=sum("commutator_norm" in v for v in molecules.values()),
                 rank_correlation_density=rank_correlation(*self.paired(label, "commutator_norm", "density_nmae")),
                 rank_correlation_energy=rank_correlation(
-                    *self.paired(label, "commutator_norm", "one_shot_energy_error")
+                    *self.paired(label, "remaining_energy", "one_shot_energy_error")
                 ),
             )
             for label, molecules in self.values.items()

@@ -64,6 +64,18 @@ SHARED: Final = (
         "|E[D_pred] - E_ref|: one Kohn-Sham energy evaluation, no SCF, against the converged energy",
     ),
     Figure(
+        "corrected_energy_error",
+        "One-shot energy, corrected",
+        "hartree",
+        "|E[D_pred] - remaining_energy - E_ref|: the same Fock build, less what it says is missing",
+    ),
+    Figure(
+        "remaining_energy",
+        "Energy estimated to remain",
+        "hartree",
+        "second-order estimate of E[D_pred] - E_ref from the Fock matrix of D_pred; needs no reference",
+    ),
+    Figure(
         "commutator_norm",
         "Commutator |FDS - SDF|",
         "hartree",

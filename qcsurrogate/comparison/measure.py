@@ -206,12 +206,16 @@ def density_values(density: MeasuredDensity, reference: Reference, *, on_grid: b
 
 
 def energy_values(orbitals: MolecularOrbitals, reference: Reference, threads: int) -> Values:
-    """Figures that cost one Fock build: the one-shot energy and the commutator."""
+    """Figures that cost one Fock build: energies without an SCF, and what tells of their errors without a reference."""
     once = evaluate_once(reference.structure, reference.method, orbitals.density_matrix, threads=threads)
-    return {
+    values = {
         "one_shot_energy_error": abs(once.energy - reference.record.energy),
         "commutator_norm": once.commutator,
     }
+    if np.isfinite(once.remaining_energy):
+        values["remaining_energy"] = once.remaining_energy
+        values["corrected_energy_error"] = abs(once.corrected_energy - reference.record.energy)
+    return values
 
 
 def scf_values(surrogate: ScfRun, minao: ScfRun, prediction_time: float) -> Values:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.resources import files
 
 import jinja2
 
 from qcsurrogate.comparison import sections
-from qcsurrogate.comparison.schema import Comparison
+from qcsurrogate.comparison.page import Section
+from qcsurrogate.comparison.schema import Comparison, HeadlineItem
 from qcsurrogate.comparison.showcase import Showcase
 from qcsurrogate.units import duration
 
@@ -16,20 +18,36 @@ _TEMPLATE = "report.html.j2"
 
 def render_report(comparison: Comparison, showcase: Showcase) -> str:
     """The page as text; whatever comes from a file (names, paths) is escaped."""
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    template = environment.from_string((files("qcsurrogate.comparison") / _TEMPLATE).read_text(encoding="utf-8"))
     own = [s for label, judge in showcase.judges.items() for s in judge.sections(comparison, label)]
     count = comparison.data.compared
     when = f"{comparison.created[:16].replace('T', ' ')} UTC"
-    return template.render(
+    return render_page(
         title=f"Surrogate against reference: {comparison.data.name}",
         subtitle=(
             f"{_level(comparison)} · {count} molecule{'s' * (count != 1)} of the "
             f"{comparison.settings.split} split · {when} · took {duration(comparison.elapsed_s)}"
         ),
+        lead="Means over the molecules compared, each with what it says about the model.",
         warnings=_warnings(comparison),
         headline=comparison.headline,
-        sections=[*own, *filter(None, sections.shared(comparison, showcase))],
+        content=[*own, *filter(None, sections.shared(comparison, showcase))],
+    )
+
+
+def render_page(
+    *,
+    title: str,
+    subtitle: str,
+    content: Sequence[Section],
+    lead: str = "",
+    warnings: Sequence[str] = (),
+    headline: Sequence[HeadlineItem] = (),
+) -> str:
+    """A page of sections; ``lead`` stands above the headline, and all texts are escaped."""
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    template = environment.from_string((files("qcsurrogate.comparison") / _TEMPLATE).read_text(encoding="utf-8"))
+    return template.render(
+        title=title, subtitle=subtitle, lead=lead, warnings=warnings, headline=headline, sections=content
     )
 
 

@@ -177,11 +177,11 @@ class Saving(_Frozen):
 
 
 class Trust(_Frozen):
-    """Whether the commutator norm, which needs no reference, ranks molecules by their true error."""
+    """Whether what a Fock build tells without a reference ranks molecules by their true error."""
 
     molecules: int
     rank_correlation_density: float | None = Field(description="Spearman, commutator norm with density_nmae.")
-    rank_correlation_energy: float | None = Field(description="Spearman, commutator norm with one_shot_energy_error.")
+    rank_correlation_energy: float | None = Field(description="Spearman, remaining_energy with one_shot_energy_error.")
 
 
 class Calibration(_Frozen):

@@ -187,39 +187,43 @@ def _cycles(run: ScfCounts) -> str:
 
 
 def trust(comparison: Comparison, label: str) -> Section | None:
-    """Does the commutator norm know where the surrogate is wrong?"""
+    """Does a Fock build know where the surrogate is wrong?"""
     found, metrics = comparison.trust[label], comparison.metrics[label]
-    values = [m.values[label] for m in comparison.molecules if "commutator_norm" in m.values.get(label, {})]
     shown = []
-    for name, title, correlation in (
-        (DENSITY_NMAE.name, "density error", found.rank_correlation_density),
-        ("one_shot_energy_error", "one-shot energy error", found.rank_correlation_energy),
+    for sign, name, correlation in (
+        ("commutator_norm", DENSITY_NMAE.name, found.rank_correlation_density),
+        ("remaining_energy", "one_shot_energy_error", found.rank_correlation_energy),
     ):
-        x, y = np.array([(v["commutator_norm"], v[name]) for v in values if name in v]).reshape(-1, 2).T
+        pairs = [
+            (v[sign], v[name]) for m in comparison.molecules if {sign, name} <= (v := m.values.get(label, {})).keys()
+        ]
+        x, y = np.array([pair for pair in pairs if np.isfinite(pair).all()]).reshape(-1, 2).T
         if len(x) < 3:
             continue
-        across, up = readable(x, "hartree"), readable(y, metrics[name].shown)
+        title = metrics[name].title
+        across, up = readable(x, metrics[sign].shown), readable(y, metrics[name].shown)
         said = "" if correlation is None else f" Rank correlation {correlation:.2f} (1: it orders molecules perfectly)."
-        axes = (f"{across.label('|FDS - SDF|')}: no reference needed", up.label(title))
+        axes = (f"{across.label(metrics[sign].title)}: no reference needed", up.label(f"{title} error"))
         shown.append(
             Picture(
-                f"Commutator and {title}",
+                f"{metrics[sign].title} and {title} error",
                 pictures.scatter(x * across.factor, y * up.factor, axes),
-                f"Scatter plot of the {title} over the commutator norm.",
+                f"Scatter plot of the error of '{title}' over '{metrics[sign].title}'.",
                 f"{len(x)} molecules.{said}",
             )
         )
     if not shown:
         return None
-    names = [name for name in ("commutator_norm", "one_shot_energy_error") if name in metrics]
+    names = ("commutator_norm", "remaining_energy", "one_shot_energy_error", "corrected_energy_error")
     return Section(
         titled("When to trust it", label, comparison.trust),
         (
-            "|FDS - SDF| after a single Fock build from the predicted density matrix is zero for a self-consistent "
-            "answer. It needs no reference, so it can be asked of any new molecule: if it follows the true error here, "
-            "a large value is a warning there.",
+            "A single Fock build from the predicted density matrix needs no reference, so it can be asked of any new "
+            "molecule. |FDS - SDF| is zero for a self-consistent answer; the energy that is estimated to "
+            "remain is what an SCF would still gain, to second order. If they follow the true errors here, a large "
+            "value is a warning there.",
         ),
-        tables=(figure_table(metrics[name] for name in names),),
+        tables=(figure_table(metrics[name] for name in names if name in metrics),),
         pictures=shown,
     )
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Final, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -23,6 +23,11 @@ from qcsurrogate.domain import UNKNOWN, DomainVerdict
 from qcsurrogate.prediction.source import Source
 from qcsurrogate.prediction.uncertainty import ExpectedError, Uncertainty
 from qcsurrogate.structures import Structure
+
+if TYPE_CHECKING:
+    from pyscf.gto import Mole
+
+    from qcsurrogate.prediction.pyscf import Policy
 
 MOMENTS: Final = (
     "Dipoles refer to the origin (0, 0, 0) and point from minus to plus; quadrupoles are traceless (Buckingham) and "
@@ -226,3 +231,41 @@ class PredictionWithDensity(Prediction):
             resolution=resolution,
             margin=margin,
         )
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class PredictionWithOrbitals(PredictionWithDensity):
+    """A prediction with orbitals: those that both spins share, or alpha and beta along a first axis of length 2."""
+
+    @property
+    @abstractmethod
+    def mol(self) -> Mole:
+        """The PySCF ``Mole`` whose functions the orbitals are made of."""
+
+    @property
+    @abstractmethod
+    def mo_energy(self) -> NDArray[np.float64]:
+        """([2,] n_ao) orbital energies, Hartree, ascending."""
+
+    @property
+    @abstractmethod
+    def mo_coeff(self) -> NDArray[np.float64]:
+        """([2,] n_ao, n_mo) orbital coefficients, orthonormal."""
+
+    @property
+    @abstractmethod
+    def mo_occ(self) -> NDArray[np.float64]:
+        """([2,] n_ao) electrons in each orbital."""
+
+    @property
+    @abstractmethod
+    def density_matrix(self) -> NDArray[np.float64]:
+        """([2,] n_ao, n_ao) one-particle density matrix of the orbitals."""
+
+    def to_pyscf(
+        self, *, policy: Policy = "surrogate", steps: int = 1, tolerance: float = 1e-3, threads: int = 1
+    ) -> Any:
+        """A PySCF mean field with these orbitals: :func:`qcsurrogate.prediction.pyscf.surrogate_ks` has the details."""
+        from qcsurrogate.prediction.pyscf import mean_field
+
+        return mean_field(self, policy=policy, steps=steps, tolerance=tolerance, threads=threads)

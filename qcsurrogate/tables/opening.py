@@ -9,7 +9,7 @@ from qcsurrogate.sources.readers import ENDINGS, folder_files
 from qcsurrogate.store.header import HEADER_NAME
 from qcsurrogate.store.store import Store
 from qcsurrogate.tables.spec import YAML_ENDINGS, packaged_names
-from qcsurrogate.tables.table import Table, is_packaged, open_table
+from qcsurrogate.tables.table import Table, open_table
 
 
 def open_set(source: str | Path) -> Store | Table:
@@ -22,7 +22,7 @@ def open_set(source: str | Path) -> Store | Table:
     path = Path(source).expanduser()
     if path.is_dir() and (path / HEADER_NAME).is_file():
         return Store.open(path)
-    if is_packaged(source) or (path.is_dir() and folder_files(path)):
+    if is_table(source):
         return open_table(source)
     if path.is_dir():
         return Store.open(path)  # says what is missing
@@ -32,9 +32,17 @@ def open_set(source: str | Path) -> Store | Table:
             f"cannot find '{source}'; expected the folder of a store, a file of structures ({', '.join(ENDINGS)}), the "
             f"YAML file of a table, or one of {', '.join(names)}{suggestion(str(source), names)}"
         )
-    if not path.name.lower().endswith((*ENDINGS, *YAML_ENDINGS)):
-        raise StoreError(
-            f"cannot learn from '{source}'; expected the folder of a store, a file of structures "
-            f"({', '.join(ENDINGS)}), or the YAML file of a table"
-        )
-    return open_table(source)
+    raise StoreError(
+        f"cannot learn from '{source}'; expected the folder of a store, a file of structures ({', '.join(ENDINGS)}), "
+        "or the YAML file of a table"
+    )
+
+
+def is_table(source: str | Path) -> bool:
+    """Whether this looks like a table: a YAML file, structures in a file or folder, or the name of what is shipped."""
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return bool(folder_files(path))
+    if path.is_file():
+        return path.name.lower().endswith((*ENDINGS, *YAML_ENDINGS))
+    return str(source) in packaged_names()

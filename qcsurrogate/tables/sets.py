@@ -153,13 +153,14 @@ def find_targets(known: LabelledSet, names: Sequence[str]) -> list[Target]:
         SpecError: if there is none of such a name (with a suggestion), if one is named twice, or no one.
     """
     held = ", ".join(known.targets)
+    if not held:
+        raise SpecError(f"'{known.path}' holds structures and no labels; expected a table with labels, or a store")
     if not names:
         raise SpecError(f"no target was named; expected some of {held}, such as model.targets=[...]")
     for name in names:
         if name not in known.targets:
             raise SpecError(
-                f"'{known.path}' holds no target '{name}'; expected some of {held or 'none: it has structures alone'}"
-                f"{_near(name, known.targets)}"
+                f"'{known.path}' holds no target '{name}'; expected some of {held}{_near(name, known.targets)}"
             )
         if list(names).count(name) > 1:
             raise SpecError(f"the target '{name}' is named twice; expected each once")

@@ -99,6 +99,11 @@ def table_spec(source: str | Path) -> TableSpec:
     return TableSpec(name=str(source), structures=PackagedSource(kind="packaged", name=str(source)))
 
 
+def table_schema() -> dict[str, Any]:
+    """JSON schema of a table's YAML file, for editors."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **TableSpec.model_json_schema()}
+
+
 def packaged_names() -> list[str]:
     """What comes with the package."""
     return sorted(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -26,7 +27,7 @@ from qcsurrogate.structures import Structure
 from qcsurrogate.tables import qm9
 from qcsurrogate.tables.reading import Read, read_labelled
 from qcsurrogate.tables.sets import Array, Target
-from qcsurrogate.tables.spec import ExplicitSplit, TableSpec, packaged_names, table_spec
+from qcsurrogate.tables.spec import ExplicitSplit, TableSpec, table_spec
 
 _LARGEST_SPLIT_FILE: Final = 2**28
 
@@ -150,6 +151,8 @@ def open_table(source: str | Path | TableSpec) -> Table:
         spec = spec.model_copy(update={key: value for key, value in known.items() if not getattr(spec, key)})
         if isinstance(structures, FileSource) and structures.leave_out is None:
             listed, notes = _uncharacterised(paths, len(read.geometries))
+    if not read.targets:
+        read = replace(read, geometries=replace(read.geometries, names=_numbered(read.geometries.names)))
     names = [str(name) for name in read.geometries.names]
     rows = {name: row for row, name in enumerate(names)}
     if len(rows) < len(names):
@@ -191,6 +194,16 @@ def _one(parts: Sequence[Read]) -> Read:
             )
     columns = {name: np.concatenate([part.columns[name] for part in parts]) for name in first.columns}
     return Read(joined([part.geometries for part in parts]), first.targets, columns, first.is_qm9)
+
+
+def _numbered(names: NDArray[Any]) -> NDArray[Any]:
+    """Names of structures without labels, such as the frames of a molecule: those that repeat get a number."""
+    seen: Counter[str] = Counter()
+    numbered = []
+    for name in map(str, names.tolist()):
+        seen[name] += 1
+        numbered.append(name if seen[name] == 1 else f"{name}_{seen[name]}")
+    return np.array(numbered, dtype=object)
 
 
 def _uncharacterised(paths: Sequence[Path], n: int) -> tuple[set[str], list[str]]:
@@ -271,8 +284,3 @@ def _split_file(path: Path) -> Mapping[str, Any]:
     if any(isinstance(key, bool) or not isinstance(key, int | str) for name in SPLIT_NAMES for key in found[name]):
         raise SpecError(f"split.path: '{path}' holds other things than names; expected names, or numbers n for gdb_n")
     return dict(found)
-
-
-def is_packaged(source: str | Path) -> bool:
-    """Whether this is the name of something that comes with the package, and no file that lies here."""
-    return str(source) in packaged_names() and not Path(source).exists()

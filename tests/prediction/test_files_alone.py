@@ -101,7 +101,7 @@ def test_read_back(kind, predictions, path):
             np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
         np.testing.assert_array_equal(one.density(POINTS), other.density(POINTS))
     if kind == "hamiltonian":
-        assert again[0].evaluate().energy == pytest.approx(predictions[0].evaluate().energy, abs=1e-9)
+        assert again[0].check().energy == pytest.approx(predictions[0].check().energy, abs=1e-9)
     with pytest.raises(ValueError, match="read-only"):
         again[0].dipole[...] = 0.0
 

@@ -81,11 +81,11 @@ def test_cube_of_a_hamiltonian(prediction, tmp_path):
 
 
 def test_one_evaluation_is_the_energy_of_pyscf(prediction, reference):
-    once = prediction.evaluate()
+    once = prediction.check()
     assert once.energy == pytest.approx(reference.energy, abs=1e-8)
     assert once.commutator < 1e-4
     with pytest.raises(SpecError, match=r"prediction for structure 'water' has no source, and so no method"):
-        replace(prediction, source=None).evaluate()
+        replace(prediction, source=None).check()
 
 
 def test_a_matrix_of_another_basis_is_refused(prediction):

@@ -209,7 +209,7 @@ def test_a_trained_model_predicts_every_state_and_its_files_come_back(run: Path,
         assert np.array_equal(alpha, beta) == (structure.spin == 0)
         alone = surrogate.predict(structure).hamiltonian
         np.testing.assert_allclose(prediction.hamiltonian, alone, atol=1e-5)
-        assert np.isfinite(prediction.evaluate().energy)
+        assert np.isfinite(prediction.check().energy)
     for name in ("both.npz", "both.h5"):
         save_predictions(predictions, tmp_path / name)
         for saved, prediction in zip(load_predictions(tmp_path / name), predictions, strict=True):

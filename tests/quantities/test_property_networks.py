@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -72,8 +73,8 @@ TARGETS = (
 class Predictor:
     """A network and heads of all targets that it can have, float64, perturbed."""
 
-    def __init__(self, case: str, seed: int = 0) -> None:
-        torch.manual_seed(seed)
+    def __init__(self, case: str) -> None:
+        torch.manual_seed(0)
         name = case.split(",")[0]
         self.start = ElectronicStart(BASIS, flat_potentials(BASIS.elements)) if case == ELECTRONIC else None
         more = {} if self.start is None else {"inputs": "electronic", "h0_from": "nowhere"}
@@ -101,6 +102,11 @@ class Predictor:
     def __call__(self, structures: Sequence[Structure]) -> dict[str, Tensor]:
         graph, known = self.inputs(structures)
         return self.heads.restore(self.heads(self.network(graph, known), graph, known), graph, known)
+
+
+@cache
+def predictor(case: str) -> Predictor:
+    return Predictor(case)
 
 
 def turned(values: Tensor, target: TargetSpec, rotation: NDArray[np.float64]) -> Tensor:
@@ -140,7 +146,7 @@ def deviations(predict: Predictor, structure: Structure, seed: int = 3) -> dict[
 
 @pytest.mark.parametrize("name", CASES)
 def test_every_network_has_the_symmetry_it_declares_and_no_other(name: str) -> None:
-    predict = Predictor(name)
+    predict = predictor(name)
     for structure in MOLECULES:
         found = deviations(predict, structure)
         if predict.network.group == "none":
@@ -150,9 +156,22 @@ def test_every_network_has_the_symmetry_it_declares_and_no_other(name: str) -> N
             assert max(found.values()) <= 1e-9, found
 
 
+@pytest.mark.parametrize("name", [case for case in CASES if NETWORKS[case.split(",")[0]].edges == "radius"])
+def test_nothing_jumps_where_atoms_come_into_reach(name: str) -> None:
+    predict = predictor(name)
+    reach, step = predict.settings.message_cutoff, 1e-9
+    near, far = (
+        Structure([8, 1, 1, 7], np.concatenate([WATER.positions, [[0.0, 0.0, 0.1 - reach - sign * step]]]), spin=1)
+        for sign in (-1.0, 1.0)
+    )
+    assert len(predict.graphs.graph(near).messages) == len(predict.graphs.graph(far).messages) + 2
+    before, behind = predict([near]), predict([far])
+    assert max(float((before[target] - behind[target]).abs().max()) for target in before) < 1e-6
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_a_batch_holds_what_its_molecules_hold_alone(name: str) -> None:
-    predict = Predictor(name)
+    predict = predictor(name)
     together = predict(MOLECULES)
     alone = [predict([structure]) for structure in MOLECULES]
     for target, values in together.items():
@@ -161,7 +180,7 @@ def test_a_batch_holds_what_its_molecules_hold_alone(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name, network in NETWORKS.items() if network.group == "O(3)"])
 def test_vectors_and_tensors_of_atoms_turn_with_the_molecule(name: str) -> None:
-    predict, rotation = Predictor(name), random_rotation(1, improper=True)
+    predict, rotation = predictor(name), random_rotation(1, improper=True)
     r = torch.tensor(rotation)
     features = predict.network(predict.graphs.graph(FORMAMIDE))
     moved = predict.network(predict.graphs.graph(FORMAMIDE.moved(FORMAMIDE.positions @ rotation.T)))
@@ -178,7 +197,7 @@ def test_vectors_and_tensors_of_atoms_turn_with_the_molecule(name: str) -> None:
 @pytest.mark.parametrize("name", NETWORKS)
 def test_gradients_reach_the_positions(name: str) -> None:
     """And are those of differences: ``Graph.at`` moves all that a network looks at."""
-    predict = Predictor(name)
+    predict = predictor(name)
     graph = predict.graphs.graph(FORMAMIDE)
 
     def total(positions: Tensor) -> Tensor:
@@ -195,7 +214,7 @@ def test_gradients_reach_the_positions(name: str) -> None:
 
 
 def test_charges_add_up_and_quadrupoles_have_no_trace() -> None:
-    predicted = Predictor("so2")(MOLECULES)
+    predicted = predictor("so2")(MOLECULES)
     charges = torch.stack([part.sum() for part in predicted["charges"].split([len(s) for s in MOLECULES])])
     torch.testing.assert_close(charges, torch.tensor([0.0, 0.0, -1.0], dtype=torch.float64), rtol=0, atol=1e-12)
     assert float(predicted["quadrupole"].diagonal(dim1=1, dim2=2).sum(1).abs().max()) < 1e-12
@@ -203,7 +222,7 @@ def test_charges_add_up_and_quadrupoles_have_no_trace() -> None:
 
 
 def test_standardising_is_undone_by_restoring() -> None:
-    predict = Predictor("vector")
+    predict = predictor("vector")
     graph = collate([predict.graphs.graph(s) for s in MOLECULES])
     labels = predict(MOLECULES)
     restored = predict.heads.restore(predict.heads.standardise(labels, graph), graph)
@@ -212,14 +231,14 @@ def test_standardising_is_undone_by_restoring() -> None:
 
 
 def test_a_network_without_vectors_has_no_vectors_of_atoms() -> None:
-    network = Predictor("invariant").network
+    network = predictor("invariant").network
     with pytest.raises(SpecError, match="'forces' is a vector of every atom, which this network does not have"):
         PropertyHeads([TargetSpec("forces", "vector", "atoms")], network.widths)
 
 
 def test_levels_of_h0_need_electronic_inputs() -> None:
     with pytest.raises(SpecError, match="'homo' is read out as 'homo' of H0's levels, which this network is not told"):
-        PropertyHeads([TargetSpec("homo", "scalar", "homo")], Predictor("so2").network.widths)
+        PropertyHeads([TargetSpec("homo", "scalar", "homo")], predictor("so2").network.widths)
 
 
 def test_h0_comes_from_a_store_or_a_hamiltonian_model(tiny_store: Path, tiny_runs: dict[str, Path]) -> None:
@@ -251,7 +270,7 @@ def test_shares_of_frontier_orbitals_add_up_and_degenerate_ones_are_not_told_apa
 
 
 def test_two_targets_of_one_name_are_refused() -> None:
-    widths = Predictor("invariant").network.widths
+    widths = predictor("invariant").network.widths
     with pytest.raises(SpecError, match="different names"):
         PropertyHeads([TargetSpec("gap", "scalar", "mean")] * 2, widths)
 
@@ -314,7 +333,7 @@ def test_targets_are_fitted_to_labels() -> None:
     energies = [float(-np.square(s.atomic_numbers).sum()) for s in structures]
     target = TargetSpec.fitted("energy", "scalar", "sum", energies, structures)
     graph = graph_settings(NetworkSettings(network="invariant")).graph(WATER)
-    heads = PropertyHeads([target], Predictor("invariant").network.widths)
+    heads = PropertyHeads([target], predictor("invariant").network.widths)
     assert float(heads.restore({"energy": torch.zeros(1)}, graph)["energy"]) == pytest.approx(-66.0, abs=1e-9)
     assert TargetSpec.from_dict(target.to_dict()) == target
 

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 
+from qcsurrogate.cli import main
 from qcsurrogate.errors import SpecError, StoreError, StructureError
 from qcsurrogate.store.store import Store
 from qcsurrogate.tables.opening import open_set
@@ -125,6 +126,21 @@ def test_yaml_that_does_not_fit(text, words, tmp_path):
     assert len(str(caught.value).splitlines()) == 1
 
 
+def test_the_schema_is_printed(capsys):
+    assert main(["schema", "table"]) == 0
+    schema = json.loads(capsys.readouterr().out)
+    assert {"structures", "split", "duplicates", "level"} <= schema["properties"].keys()
+
+
+def test_a_table_is_inspected(capsys):
+    assert main(["inspect", "qm9_properties", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["kind"], found["structures"], found["elements"]) == ("table", 2114, ["H", "C", "N", "O"])
+    assert found["splits"] == {"train": 1692, "validation": 211, "test": 211}
+    assert found["targets"]["gap (hartree)"]["mean"] == pytest.approx(0.26, abs=0.01)
+    assert found["targets"]["r2 (bohr^2)"]["max_of"].startswith("gdb_")
+
+
 def test_structures_alone_are_a_table_without_labels(tmp_path):
     table = open_set("qm9_small")
     assert len(table) == 759
@@ -132,6 +148,8 @@ def test_structures_alone_are_a_table_without_labels(tmp_path):
     path = tmp_path / "two.xyz"
     path.write_text("1\nname=a\nHe 0 0 0\n1\nname=b\nNe 0 0 0\n")
     assert open_set(path).keys() == ["a", "b"]
+    path.write_text("1\nname=a\nHe 0 0 0\n1\nname=a\nNe 0 0 0\n")
+    assert open_set(path).keys() == ["a", "a_2"]
     assert open_set(path).spec.licence == ""
 
 

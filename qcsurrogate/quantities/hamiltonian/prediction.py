@@ -15,7 +15,7 @@ from qcsurrogate.basis import BasisSet
 from qcsurrogate.density.cube import write_cube
 from qcsurrogate.density.densities import OrbitalDensity, as_points
 from qcsurrogate.errors import BasisError, SpecError
-from qcsurrogate.prediction.results import MOMENTS, PredictionWithDensity, read_only
+from qcsurrogate.prediction.results import MOMENTS, PredictionWithOrbitals, read_only
 from qcsurrogate.prediction.uncertainty import Uncertainty
 from qcsurrogate.quantities.hamiltonian.uncertainty import FIGURES, matrix_estimate, orbital_estimates, shares
 from qcsurrogate.reference.evaluation import OneShot, evaluate_once
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class HamiltonianPrediction(PredictionWithDensity):
+class HamiltonianPrediction(PredictionWithOrbitals):
     """A Kohn-Sham Hamiltonian and what its orbitals say.
 
     Restricted, both spins share their orbitals.  Unrestricted, the Hamiltonian and everything of its
@@ -188,8 +188,8 @@ class HamiltonianPrediction(PredictionWithDensity):
         comment = f"spin density of {name}, predicted by qcsurrogate"
         write_cube(path, self.structure, self.spin_density, comment=comment, resolution=resolution, margin=margin)
 
-    def evaluate(self, *, threads: int = 1) -> OneShot:
-        """Total energy of the density matrix, and how far it is from self-consistency; one Fock build.
+    def check(self, *, threads: int = 1) -> OneShot:
+        """Total energy of the density matrix, and how far it is from self-consistency: one Fock build, no reference.
 
         Raises:
             SpecError: if nobody knows the method, because no model made this prediction.

@@ -23,10 +23,10 @@ from qcsurrogate.quantities.property.prediction import PropertyPrediction
 from qcsurrogate.quantities.property.settings import PropertySettings
 from qcsurrogate.quantities.property.surrogate import PropertySurrogate
 from qcsurrogate.registry import Quantity
-from qcsurrogate.store.spec import SplitName
+from qcsurrogate.store.spec import SPLIT_NAMES, SplitName
 from qcsurrogate.store.store import Store
 from qcsurrogate.tables.records import labelled
-from qcsurrogate.tables.sets import Target, find_targets
+from qcsurrogate.tables.sets import LabelledSet, Target, find_targets
 from qcsurrogate.tables.table import Table
 
 
@@ -58,6 +58,8 @@ class Property(Quantity):
         start = None if like is None else like.start
         if start is None and settings.encoder.h0_from is not None:
             start = ElectronicStart.of(settings.encoder.h0_from, elements)
+        if start is None:
+            _require_one_state(data)
         graphs = PropertyModel.graph_settings(settings, start)
         found = []
         for split in splits:
@@ -95,6 +97,23 @@ class Property(Quantity):
 
     def judge(self, surrogate: PropertySurrogate) -> PropertyJudge:
         return PropertyJudge(surrogate)
+
+
+def _require_one_state(data: LabelledSet) -> None:
+    """Refuse molecules that a network which sees geometries alone cannot tell apart.
+
+    Raises:
+        StoreError: if they have several charges or spins.
+    """
+    structures = [data.structure(key) for split in SPLIT_NAMES for key in data.keys(split)]
+    states = sorted({(s.charge, s.spin) for s in structures})
+    if len(states) > 1:
+        words = ", ".join(f"charge {charge} with spin {spin}" for charge, spin in states[:4])
+        raise StoreError(
+            f"'{data.path}' holds molecules of several charges or spins ({words}), which a network that sees "
+            "geometries alone cannot tell apart; expected one: choose it with structures.subset, or give the network "
+            "electronic inputs (model.encoder.inputs=electronic)"
+        )
 
 
 def _check_settings(settings: PropertySettings, targets: Sequence[Target]) -> None:

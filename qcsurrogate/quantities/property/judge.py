@@ -143,8 +143,10 @@ class PropertyJudge(Judge):
             unit = readable(own.numbers, own.shown)
             share = f"{number(100 * own.mean / without.mean, 2)} %" if without.mean else ""
             rows.append((unit.label(target.name), f"{own.count:,}", *map(unit.number, own.numbers), share))
-            ranked = sorted(comparison.molecules, key=lambda m: -m.values.get(label, {}).get(_figure(target).name, 0.0))
-            named = [f"{m.name} ({unit.text(m.values[label][_figure(target).name])})" for m in ranked[:WORST]]
+            name = _figure(target).name
+            ranked = [m for m in comparison.molecules if name in m.values.get(label, {})]
+            ranked.sort(key=lambda m, name=name: -m.values[label][name])  # type: ignore[misc]
+            named = [f"{m.name} ({unit.text(m.values[label][name])})" for m in ranked[:WORST]]
             worst.append((target.name, ", ".join(named)))
         labels = [m.label for m in comparison.models if m.kind == self._surrogate.kind]
         return [
