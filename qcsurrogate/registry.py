@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from qcsurrogate.training.loop import TrainingData
 
 BUILT_IN: Final[Mapping[str, str]] = {
+    "autoencoder": "qcsurrogate.quantities.autoencoder",
     "density": "qcsurrogate.quantities.density",
     "hamiltonian": "qcsurrogate.quantities.hamiltonian",
     "property": "qcsurrogate.quantities.property",

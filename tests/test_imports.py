@@ -33,7 +33,7 @@ ORDER = [
     ("training",),
     ("prediction",),
     ("comparison", "inspection"),
-    ("quantities",),
+    ("quantities", "images"),
     ("pipeline",),
     ("curves", "demo"),
     ("testing",),

@@ -21,7 +21,7 @@ from qcsurrogate.cli.arguments import (
     say,
     tell,
 )
-from qcsurrogate.errors import StoreError
+from qcsurrogate.errors import SpecError, StoreError
 
 if TYPE_CHECKING:
     from qcsurrogate.store.verify import Verification
@@ -102,6 +102,7 @@ def add_commands(commands: Commands) -> None:
         _card,
         STORE,
         argument("--out", metavar="FILE", help="file to write (default: standard output)"),
+        argument("--map", metavar="MODEL", help="draw a map of the molecules as this autoencoder embeds them"),
         QUIET,
     )
 
@@ -217,6 +218,16 @@ def _card(options: argparse.Namespace) -> int:
     from qcsurrogate.store.export import text_in_place_of
 
     card = data_card(options.store)
+    if options.map is not None:
+        from qcsurrogate.comparison.embedding_map import map_of_store
+        from qcsurrogate.files.atomic import write_output
+
+        if options.out is None:
+            raise SpecError("--map draws a picture beside the card; expected --out FILE too")
+        picture = Path(options.out).with_name(f"{Path(options.out).stem}-map.svg")
+        section, drawing = map_of_store(options.store, options.map, picture.name)
+        write_output(picture, drawing, "the map")
+        card += f"\n{section}"
     if options.out is None:
         print(card, end="")
         return 0

@@ -59,7 +59,8 @@ def choose(source: Source, found: Collected) -> Collected:
     if isinstance(source, FileSource | PackagedSource) and source.limit is not None:
         found = found.keeping(_limited(len(found.structures), source.limit, source.seed), "limit")
     if subset.diverse is not None:
-        found = found.keeping(most_diverse(found.structures, subset.diverse, subset.seed), "less diverse")
+        kept = most_diverse(found.structures, subset.diverse, subset.seed, embedding=subset.embedding)
+        found = found.keeping(kept, "less diverse")
     return found
 
 

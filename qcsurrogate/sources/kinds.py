@@ -83,9 +83,25 @@ class Subset(BaseModel):
     spins: Annotated[tuple[Size, ...] | None, Field(description="Numbers of unpaired electrons allowed.")] = None
     diverse: Annotated[
         Count | None,
-        Field(description="Of what is left, so many as far apart as possible (Coulomb spectra, farthest point)."),
+        Field(
+            description="Of what is left so many, as far apart as can be: farthest point, Coulomb spectra or embedding."
+        ),
+    ] = None
+    embedding: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            description="Autoencoder (a model file, or the folder of a run) by whose embeddings diverse ones are told "
+            "apart, instead of by Coulomb spectra; relative to the spec's folder.",
+        ),
     ] = None
     seed: Annotated[Seed, Field(description="Draws the first of the diverse ones.")] = 0
+
+    @model_validator(mode="after")
+    def _embedding_of_the_diverse(self) -> Subset:
+        if self.embedding is not None and self.diverse is None:
+            raise ValueError("subset.embedding is for choosing diverse structures; expected subset.diverse beside it")
+        return self
 
 
 class Deduplicate(BaseModel):
@@ -274,13 +290,18 @@ SeveralSource.model_rebuild()
 
 def source_files(source: Source) -> list[Path]:
     """The files that a source reads, patterns and folders expanded, in the order they are read."""
+    found: list[Path] = []
     if isinstance(source, FileSource):
         found = [file for path in expanded(source) for file in (folder_files(path) if path.is_dir() else [path])]
-        return found + ([Path(source.leave_out)] if source.leave_out else [])
-    if isinstance(source, SeveralSource):
-        return [file for inner in source.sources for file in source_files(inner)]
-    inner = source.molecules if isinstance(source, Sampler) else None
-    return [] if inner is None else source_files(inner)
+        found += [Path(source.leave_out)] if source.leave_out else []
+    elif isinstance(source, SeveralSource):
+        found = [file for inner in source.sources for file in source_files(inner)]
+    elif isinstance(source, Sampler) and source.molecules is not None:
+        found = source_files(source.molecules)
+    if source.subset is not None and source.subset.embedding is not None:
+        model = Path(source.subset.embedding)
+        found.append(model / "model.safetensors" if model.is_dir() else model)
+    return found
 
 
 def expanded(source: FileSource) -> list[Path]:
@@ -306,19 +327,22 @@ def without_folders(structures: dict[str, Any]) -> dict[str, Any]:
 
 
 def _change_paths(structures: object, change: Callable[[str], str]) -> None:
-    for source in _file_sources(structures):
-        for key in ("path", "leave_out"):
+    for source in _sources(structures):
+        for key in ("path", "leave_out") if source.get("kind") == "file" else ():
             value = source.get(key)
             if isinstance(value, str) and value:
                 source[key] = change(value)
             elif isinstance(value, list):
                 source[key] = [change(v) if isinstance(v, str) and v else v for v in value]
+        subset = source.get("subset")
+        if isinstance(subset, dict) and isinstance(subset.get("embedding"), str) and subset["embedding"]:
+            subset["embedding"] = change(subset["embedding"])
 
 
-def _file_sources(structures: object) -> Iterator[dict[str, Any]]:
+def _sources(structures: object) -> Iterator[dict[str, Any]]:
+    """A source and those within it, as plain data."""
     if isinstance(structures, dict):
-        if structures.get("kind") == "file":
-            yield structures
+        yield structures
         several = structures.get("sources")
         for inner in (structures.get("molecules"), *(several if isinstance(several, list) else [])):
-            yield from _file_sources(inner)
+            yield from _sources(inner)
