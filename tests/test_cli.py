@@ -204,15 +204,17 @@ def test_inspect_shows_odd_labels_and_provenance(run, tiny_store, tiny_runs):
     assert data["training"]["config"]["training"]["steps"] == 2
 
 
-def test_inspect_refuses_damage_and_other_files(run, tiny_store, tiny_runs, water_xyz, tmp_path):
+def test_inspect_refuses_damage_and_other_files(run, tiny_store, tiny_runs, tmp_path):
     damaged = tmp_path / "model.safetensors"
     damaged.write_bytes((tiny_runs["density"] / "model.safetensors").read_bytes()[:-100])
+    other = tmp_path / "notes.txt"
+    other.write_text("no molecules")
     alone = tmp_path / "alone.h5"
     alone.write_bytes((tiny_store / "shards" / "shard_00000.h5").read_bytes())
     for path, code, words in (
         (damaged, 6, "cannot use the model file"),
         (alone, 5, "does not lie in a store"),
-        (water_xyz, 2, "got something else"),
+        (other, 2, "got something else"),
         (tmp_path / "nowhere", 2, "a path where nothing is"),
     ):
         found, out, err = run("inspect", path)

@@ -29,8 +29,8 @@ def open_set(source: str | Path) -> Store | Table:
     if not path.is_file():
         names = packaged_names()
         raise StoreError(
-            f"cannot find '{source}'; expected the folder of a store, a file of structures ({', '.join(ENDINGS)}), the "
-            f"YAML file of a table, or one of {', '.join(names)}{suggestion(str(source), names)}"
+            f"cannot find the store or table '{source}'; expected a store's folder, a file of structures "
+            f"({', '.join(ENDINGS)}), the YAML file of a table, or one of {', '.join(names)}{suggestion(str(source), names)}"
         )
     raise StoreError(
         f"cannot learn from '{source}'; expected the folder of a store, a file of structures ({', '.join(ENDINGS)}), "

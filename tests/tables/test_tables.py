@@ -155,7 +155,9 @@ def test_structures_alone_are_a_table_without_labels(tmp_path):
 
 def test_what_can_be_opened(tmp_path, tiny_store):
     assert isinstance(open_set(tiny_store), Store)
-    with pytest.raises(StoreError, match=r"cannot find 'qm9_propertie'; .*did you mean 'qm9_properties'\?"):
+    with pytest.raises(
+        StoreError, match=r"cannot find the store or table 'qm9_propertie'; .*did you mean 'qm9_properties'\?"
+    ):
         open_set("qm9_propertie")
     (tmp_path / "a.pdf").write_text("")
     with pytest.raises(StoreError, match=r"cannot learn from '.*a\.pdf'; expected the folder of a store"):
