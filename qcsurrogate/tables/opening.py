@@ -30,7 +30,8 @@ def open_set(source: str | Path) -> Store | Table:
         names = packaged_names()
         raise StoreError(
             f"cannot find the store or table '{source}'; expected a store's folder, a file of structures "
-            f"({', '.join(ENDINGS)}), the YAML file of a table, or one of {', '.join(names)}{suggestion(str(source), names)}"
+            f"({', '.join(ENDINGS)}), the YAML file of a table, or one of {', '.join(names)}"
+            f"{suggestion(str(source), names)}"
         )
     raise StoreError(
         f"cannot learn from '{source}'; expected the folder of a store, a file of structures ({', '.join(ENDINGS)}), "
