@@ -76,6 +76,7 @@ class SO2Convolution(Convolution):
         order = layout.bond_order
         self.channels, self.m_max = channels, layout.l_max
         self.norm = None if first else EquivariantRMSNorm(layout, edge_channels, bond_frame=True)
+        hidden_odd = hidden_odd if order.n_odd else 0  # l_max = 1 has no mirror-odd rows at m = 0
         self.into = ToHidden(order, 2 * channels + (0 if first else edge_channels), hidden, hidden_odd)
         self.radial = RadialWeights(n_radial, (layout.l_max + 1) * hidden + hidden_odd)
         self.gate = HiddenGate(hidden, hidden_odd, layout.l_max)

@@ -51,7 +51,8 @@ SMALL = {
     "so2": {"channels": 4, "edge_channels": 3, "hidden": 8, "hidden_odd": 3, "gaussians": 6, "message_cutoff": 5.0},
 }
 ELECTRONIC = "so2, electronic inputs"
-CASES = [*NETWORKS, ELECTRONIC]
+VECTORS_ONLY = "so2, l_max 1"
+CASES = [*NETWORKS, ELECTRONIC, VECTORS_ONLY]
 BASIS = orbital_basis("def2-svp", [1, 6, 7, 8])
 
 TARGETS = (
@@ -78,7 +79,9 @@ class Predictor:
         name = case.split(",")[0]
         self.start = ElectronicStart(BASIS, flat_potentials(BASIS.elements)) if case == ELECTRONIC else None
         more = {} if self.start is None else {"inputs": "electronic", "h0_from": "nowhere"}
-        self.settings = NetworkSettings(network=name, average_neighbours=2.5, **SMALL[name], **more)
+        if case == VECTORS_ONLY:
+            more = {"l_max": 1}
+        self.settings = NetworkSettings(network=name, average_neighbours=2.5, **(SMALL[name] | more))
         self.graphs = graph_settings(self.settings, self.start)
         self.network: PropertyNetwork = build_network((1, 6, 7, 8), self.settings, self.start)
         widths = self.network.widths
