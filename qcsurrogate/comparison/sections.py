@@ -200,15 +200,15 @@ def trust(comparison: Comparison, label: str) -> Section | None:
         x, y = np.array([pair for pair in pairs if np.isfinite(pair).all()]).reshape(-1, 2).T
         if len(x) < 3:
             continue
-        title = metrics[name].title
+        title = f"{metrics[name].title.removesuffix(' error')} error"
         across, up = readable(x, metrics[sign].shown), readable(y, metrics[name].shown)
         said = "" if correlation is None else f" Rank correlation {correlation:.2f} (1: it orders molecules perfectly)."
-        axes = (f"{across.label(metrics[sign].title)}: no reference needed", up.label(f"{title} error"))
+        axes = (f"{across.label(metrics[sign].title)}: no reference needed", up.label(title))
         shown.append(
             Picture(
-                f"{metrics[sign].title} and {title} error",
+                f"{metrics[sign].title} and {title[0].lower()}{title[1:]}",
                 pictures.scatter(x * across.factor, y * up.factor, axes),
-                f"Scatter plot of the error of '{title}' over '{metrics[sign].title}'.",
+                f"Scatter plot: {title} over '{metrics[sign].title}'.",
                 f"{len(x)} molecules.{said}",
             )
         )
