@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import KDTree
 
 from qcsurrogate.comparison.pictures import rendered
 from qcsurrogate.errors import SpecError, StoreError
@@ -24,7 +25,6 @@ MOST: Final = 2000
 _COLOURS: Final = ("gap", "energy")
 """By what a map is coloured: the first that is known, else the number of atoms."""
 _SHOWN: Final = 5
-_CHUNK: Final = 512
 _RASTERISE_ABOVE: Final = 1500
 
 
@@ -56,20 +56,14 @@ def nearest(embeddings: Array, others: Array | None = None) -> tuple[NDArray[np.
     Returns:
         (n,) indices and (n,) distances; with nothing to compare, index -1 and an infinite distance.
     """
-    known = embeddings if others is None else others
-    index, distance = np.full(len(embeddings), -1), np.full(len(embeddings), np.inf)
-    squares = np.square(known).sum(1)
-    for start in range(0, len(embeddings) if len(known) else 0, _CHUNK):
-        rows = embeddings[start : start + _CHUNK]
-        squared = np.square(rows).sum(1)[:, None] + squares - 2.0 * rows @ known.T
-        if others is None:
-            squared[np.arange(len(rows)), start + np.arange(len(rows))] = np.inf
-        best = squared.argmin(1)
-        apart = np.linalg.norm(rows - known[best], axis=1)
-        alone = np.isinf(squared[np.arange(len(rows)), best])
-        index[start : start + _CHUNK] = np.where(alone, -1, best)
-        distance[start : start + _CHUNK] = np.where(alone, np.inf, apart)
-    return index, distance
+    known, own = (embeddings, 1) if others is None else (others, 0)
+    if not len(known):
+        return np.full(len(embeddings), -1), np.full(len(embeddings), np.inf)
+    distance, index = KDTree(known).query(embeddings, k=[1, 2])
+    rows = np.arange(len(embeddings))
+    second = own * (index[:, 0] == rows)  # of equal embeddings either may come first
+    index, distance = index[rows, second], distance[rows, second]
+    return np.where(np.isinf(distance), -1, index), distance
 
 
 def draw_map(points: Array, shares: Array, values: Array, label: str) -> bytes:

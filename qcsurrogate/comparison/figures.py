@@ -73,7 +73,7 @@ SHARED: Final = (
         "corrected_energy_error",
         "One-shot energy, corrected",
         "hartree",
-        "|E[D_pred] - remaining_energy - E_ref|: the same Fock build, less what it says is missing",
+        "the same less remaining_energy, times the median ratio of the model's calibration if it has one",
     ),
     Figure(
         "remaining_energy",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol
 
@@ -17,6 +17,7 @@ from qcsurrogate.density.densities import ElectronDensity, GaussianDensity, Orbi
 from qcsurrogate.density.grid import IntegrationGrid
 from qcsurrogate.density.moments import ChargeMoments, Moments, charge_moments
 from qcsurrogate.reference.atoms import FreeAtoms
+from qcsurrogate.reference.calibration import EnergyCalibration
 from qcsurrogate.reference.evaluation import ScfRun, evaluate_once
 from qcsurrogate.reference.kohn_sham import build_molecule
 from qcsurrogate.reference.orbitals import MolecularOrbitals
@@ -220,9 +221,12 @@ def density_values(density: MeasuredDensity, reference: Reference, *, on_grid: b
     return values
 
 
-def energy_values(orbitals: MolecularOrbitals, reference: Reference, threads: int) -> Values:
+def energy_values(
+    orbitals: MolecularOrbitals, reference: Reference, calibration: EnergyCalibration | None, threads: int
+) -> Values:
     """Figures that cost one Fock build: energies without an SCF, and what tells of their errors without a reference."""
     once = evaluate_once(reference.structure, reference.method, orbitals.density_matrix, threads=threads)
+    once = replace(once, calibration=calibration)
     values = {
         "one_shot_energy_error": abs(once.energy - reference.record.energy),
         "commutator_norm": once.commutator,

@@ -139,7 +139,9 @@ class Session:
             if orbitals is None:
                 raise TypeError(f"the judge of {subject.label} starts SCFs, but gives no orbitals")
             values = self._collection.values[subject.label][key]
-            values |= {"prediction_time": times[subject.label]} | energy_values(orbitals, reference, self._threads)
+            calibration = subject.surrogate.metadata.energy_calibration
+            values["prediction_time"] = times[subject.label]
+            values |= energy_values(orbitals, reference, calibration, self._threads)
         minao = minao or self._run(reference)
         self._note_scfs(key, minao, surrogates, times)
 

@@ -19,6 +19,7 @@ from qcsurrogate.reference.evaluation import evaluate_once
 from qcsurrogate.registry import find_quantity
 from qcsurrogate.store.spec import SplitName
 from qcsurrogate.store.store import Store
+from qcsurrogate.training.origin import level_changes
 
 FEWEST = 9
 """Of fewer molecules no bound of 90 % follows."""
@@ -68,11 +69,10 @@ def calibrate(
             f"'{path}' has learned from the training split of '{store}', so its errors there say nothing of other "
             "molecules; expected split validation or test"
         )
-    method = opened.spec.method
-    if surrogate.method is None or (surrogate.method.xc, surrogate.method.basis) != (method.xc, method.basis):
-        ours = "none" if surrogate.method is None else f"{surrogate.method.xc}/{surrogate.method.basis}"
+    if changes := level_changes(surrogate.metadata, opened.spec):
         raise DomainError(
-            f"the model stands for {ours}, the store '{store}' for {method.xc}/{method.basis}; expected the same"
+            f"the store '{store}' is of another level of theory than the model '{path}' ({'; '.join(changes)}); "
+            "expected the same"
         )
     keys = opened.keys(split)
     if len(keys) < FEWEST:
@@ -94,7 +94,7 @@ def calibrate(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", OutsideTrainingDomain)
             prediction = surrogate.predict(record.structure)
-        once = evaluate_once(record.structure, method, prediction.density_matrix, threads=threads)
+        once = evaluate_once(record.structure, opened.spec.method, prediction.density_matrix, threads=threads)
         if not np.isfinite(once.remaining_energy):
             raise DomainError(
                 f"{record.structure.label} of '{store}': an empty predicted orbital lies below an occupied one, "

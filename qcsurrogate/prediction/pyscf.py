@@ -18,7 +18,7 @@ from qcsurrogate.density.densities import GaussianDensity
 from qcsurrogate.domain import DomainVerdict
 from qcsurrogate.errors import BasisError, ConvergenceError, SpecError, StructureError
 from qcsurrogate.prediction.results import Prediction, PredictionWithDensity, PredictionWithOrbitals
-from qcsurrogate.reference.evaluation import OneShot, one_shot
+from qcsurrogate.reference.evaluation import OneShot, count_builds, evaluate_with
 from qcsurrogate.reference.kohn_sham import build_scf
 from qcsurrogate.reference.starts import occupied_in_density, projected_orbitals
 from qcsurrogate.structures import Structure
@@ -37,7 +37,7 @@ GUESS: Final = "surrogate"
 
 @dataclass(frozen=True)
 class Origin:
-    """What a mean-field object of :func:`surrogate_ks` is, kept as its attribute ``surrogate``.
+    """What a mean-field object of :func:`surrogate_ks` was when it was handed over: its attribute ``surrogate``.
 
     Attributes:
         prediction: whose orbitals it holds, or has begun with.
@@ -46,7 +46,7 @@ class Origin:
         done: what was done: ``predicted``, ``refined`` or ``converged``.
         reason: why, where the policy had to decide.
         fock_builds: evaluations of the potential that it took.
-        self_consistent: whether the object is a converged SCF.
+        self_consistent: whether the object was a converged SCF.
     """
 
     prediction: Prediction
@@ -95,10 +95,7 @@ def surrogate_ks(
         StructureError, DomainError: as :meth:`Surrogate.predict`; a ``Mole`` with symmetry is refused.
         ConvergenceError: if a fallback does not converge.
     """
-    if policy not in POLICIES:
-        raise SpecError(f"policy = '{policy}'; expected {', '.join(POLICIES[:-1])} or {POLICIES[-1]}")
-    if steps < 1:
-        raise SpecError(f"steps = {steps}; expected 1 or more")
+    _require(policy, steps)
     prediction = surrogate.predict(molecule)
     if isinstance(prediction, list):
         raise StructureError(f"surrogate_ks got {len(prediction)} structures; expected one molecule: call it for each")
@@ -116,6 +113,7 @@ def mean_field(
     threads: int = 1,
 ) -> Any:
     """:func:`surrogate_ks` of a prediction that is there already."""
+    _require(policy, steps)
     if not isinstance(prediction, PredictionWithOrbitals):
         raise SpecError(
             f"a {type(prediction).__name__} holds no orbitals; expected that of a hamiltonian model. A density model "
@@ -135,16 +133,12 @@ def mean_field(
     method = prediction.source.method
     with lib.with_omp_threads(threads):
         scf = build_scf(mol, method)
-        density_matrix = np.array(prediction.density_matrix)
-        core, overlap = scf.get_hcore(), scf.get_ovlp()
-        potential = scf.get_veff(mol, density_matrix)
-        energy = float(scf.energy_tot(density_matrix, core, potential))
-        check = one_shot(energy, core + np.asarray(potential), density_matrix, overlap)
+        check = evaluate_with(scf, np.array(prediction.density_matrix))
         check = replace(check, calibration=prediction.source.energy_calibration)
         scf.mo_energy, scf.mo_coeff, scf.mo_occ = (
             np.array(getattr(prediction, name)) for name in ("mo_energy", "mo_coeff", "mo_occ")
         )
-        scf.e_tot, scf.converged = energy, True
+        scf.e_tot, scf.converged = check.energy, True
         origin = Origin(prediction, check, policy, "predicted", "", 1, self_consistent=False)
         if policy == "refine":
             origin = _refined(scf, origin, steps)
@@ -155,12 +149,19 @@ def mean_field(
     return scf
 
 
+def _require(policy: str, steps: int) -> None:
+    if policy not in POLICIES:
+        raise SpecError(f"policy = '{policy}'; expected {', '.join(POLICIES[:-1])} or {POLICIES[-1]}")
+    if steps < 1:
+        raise SpecError(f"steps = {steps}; expected 1 or more")
+
+
 def _refined(scf: Any, origin: Origin, steps: int) -> Origin:
     most, scf.max_cycle = scf.max_cycle, steps
-    builds = _iterate(scf)
+    builds = count_builds(scf, scf.make_rdm1())
     scf.max_cycle = most
     consistent, scf.converged = bool(scf.converged), True
-    reason = f"{int(scf.cycles)} SCF cycles were asked for"
+    reason = f"{int(scf.cycles)} SCF cycles were run of {steps} asked for"
     return replace(
         origin,
         done="refined",
@@ -178,7 +179,7 @@ def _fallen_back(scf: Any, origin: Origin, tolerance: float) -> Origin:
         reason = f"{remaining:.1e} Hartree of the energy are estimated to remain, more than {tolerance:g}"
     else:
         return replace(origin, reason=f"inside the training data; {remaining:.1e} Hartree are estimated to remain")
-    builds = _iterate(scf)
+    builds = count_builds(scf, scf.make_rdm1())
     if not scf.converged:
         raise ConvergenceError(
             f"the SCF of {origin.prediction.structure.label} that was to replace a prediction ({reason}) did not "
@@ -191,24 +192,6 @@ def _fallen_back(scf: Any, origin: Origin, tolerance: float) -> Origin:
         fock_builds=origin.fock_builds + builds,
         self_consistent=True,
     )
-
-
-def _iterate(scf: Any) -> int:
-    """Run an SCF from its own orbitals; returns the evaluations of the potential."""
-    builds = 0
-    original = scf.get_veff
-
-    def counted(*args: Any, **kwargs: Any) -> Any:
-        nonlocal builds
-        builds += 1
-        return original(*args, **kwargs)
-
-    scf.get_veff = counted
-    try:
-        scf.kernel(dm0=scf.make_rdm1())
-    finally:
-        del scf.get_veff
-    return builds
 
 
 @dataclass(frozen=True)
@@ -257,8 +240,7 @@ def accelerate(mf: M, *surrogates: Surrogate[Any], state: tuple[int, int] | None
     if not isinstance(mf, hf.SCF) or isinstance(mf, (ghf.GHF, dhf.DHF)) or not isinstance(mf.mol, Mole):
         raise SpecError(
             f"cannot accelerate a {type(mf).__module__}.{type(mf).__name__}; expected a molecular RHF, UHF, ROHF, RKS, "
-            "UKS or ROKS of PySCF (on a GPU: accelerate the object before to_gpu(), or give its "
-            "get_init_guess() to kernel)"
+            "UKS or ROKS of PySCF"
         )
     Structure.from_pyscf(mf.mol)  # refuses what no model can predict, now instead of in kernel()
     if isinstance(mf, _FromSurrogate):

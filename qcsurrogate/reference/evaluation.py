@@ -79,11 +79,14 @@ def evaluate_once(structure: Structure, method: Method, density_matrix: Array, *
     """
     with lib.with_omp_threads(threads):
         mol = build_molecule(structure, method)
-        scf = build_scf(mol, method)
-        core = scf.get_hcore(mol)
-        potential = scf.get_veff(mol, density_matrix)
-        energy = scf.energy_tot(dm=density_matrix, h1e=core, vhf=potential)
-    return one_shot(float(energy), core + np.asarray(potential), density_matrix, scf.get_ovlp(mol))
+        return evaluate_with(build_scf(mol, method), density_matrix)
+
+
+def evaluate_with(scf: Any, density_matrix: Array) -> OneShot:
+    """:func:`evaluate_once` with a PySCF mean field that is there already."""
+    core, potential = scf.get_hcore(), scf.get_veff(scf.mol, density_matrix)
+    energy = float(scf.energy_tot(dm=density_matrix, h1e=core, vhf=potential))
+    return one_shot(energy, core + np.asarray(potential), density_matrix, scf.get_ovlp())
 
 
 def one_shot(energy: float, fock: Array, density_matrix: Array, overlap: Array) -> OneShot:
@@ -163,11 +166,20 @@ def run_scf(structure: Structure, method: Method, density_matrix: Array | None =
         mol = build_molecule(structure, method)
         scf = build_scf(mol, method)
         scf.init_guess = "minao"
-        counter = _CallCounter(scf.get_veff)
-        scf.get_veff = counter
-        energy = scf.kernel(dm0=density_matrix)
+        fock_builds = count_builds(scf, density_matrix)
         wall_time = time.perf_counter() - start
-    return ScfRun(bool(scf.converged), int(scf.cycles), counter.calls, wall_time, float(energy))
+    return ScfRun(bool(scf.converged), int(scf.cycles), fock_builds, wall_time, float(scf.e_tot))
+
+
+def count_builds(scf: Any, density_matrix: Array | None) -> int:
+    """Run an SCF from a density matrix, or its own guess; returns the evaluations of the potential."""
+    counter = _CallCounter(scf.get_veff)
+    scf.get_veff = counter
+    try:
+        scf.kernel(dm0=density_matrix)
+    finally:
+        del scf.get_veff
+    return counter.calls
 
 
 class _CallCounter:

@@ -133,10 +133,7 @@ class Beginning:
 
     def level_changes(self, spec: Description) -> list[str]:
         """Lines for what makes the data of another level of theory than the model's."""
-        if self.metadata.method is None or spec.method is None:
-            return differences({"level": self.metadata.level}, {"level": spec.level})
-        old, new = self.metadata.method.key_content(), spec.method.key_content()
-        return [c for c in differences(old, new) if c.partition(":")[0].partition(".")[0] not in _NO_LEVEL_OF_THEORY]
+        return level_changes(self.metadata, spec)
 
     def domain(self, store: Domain, spec: Description, step: int) -> Domain | None:
         """What the model has seen after some steps on a store: both, if they are of one level of theory.
@@ -162,6 +159,14 @@ class Beginning:
             "step": training.get("step"),
             "origin": training.get("origin"),
         }
+
+
+def level_changes(metadata: ModelMetadata, spec: Description) -> list[str]:
+    """Lines for what makes data of another level of theory than that of a model file."""
+    if metadata.method is None or spec.method is None:
+        return differences({"level": metadata.level}, {"level": spec.level})
+    old, new = metadata.method.key_content(), spec.method.key_content()
+    return [c for c in differences(old, new) if c.partition(":")[0].partition(".")[0] not in _NO_LEVEL_OF_THEORY]
 
 
 def _conventions(model: SurrogateModel) -> dict[str, Any]:

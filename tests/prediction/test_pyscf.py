@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +45,11 @@ def test_it_is_a_plain_object_of_pyscf_that_says_what_it_is(mf, converged):
     assert mf.e_tot == pytest.approx(converged.e_tot, abs=1e-9)
     assert mf.e_tot == mf.surrogate.check.energy
     assert mf.surrogate.domain.summary.startswith("domain unknown")
-    mf.check_sanity()  # an attribute that PySCF does not know would be said
+    mf.verbose, mf.stdout = 5, io.StringIO()
+    mf.unknown = 1
+    mf.check_sanity()  # PySCF names the attributes that it does not know
+    assert "unknown" in mf.stdout.getvalue()
+    assert "surrogate" not in mf.stdout.getvalue()
 
 
 def excitations(mf):
@@ -275,6 +280,8 @@ def test_another_state_of_the_molecule(hamiltonian_surrogate):
 def test_words_of_what_is_refused(hamiltonian_surrogate, density_surrogate):
     with pytest.raises(SpecError, match=r"policy = 'magic'; expected surrogate, refine or fallback"):
         surrogate_ks(WATER, hamiltonian_surrogate, policy="magic")
+    with pytest.raises(SpecError, match=r"policy = 'magic'; expected surrogate, refine or fallback"):
+        hamiltonian_surrogate.predict(WATER).to_pyscf(policy="magic")
     with pytest.raises(SpecError, match=r"steps = 0; expected 1 or more"):
         surrogate_ks(WATER, hamiltonian_surrogate, policy="refine", steps=0)
     with pytest.raises(StructureError, match=r"got 2 structures; expected one molecule"):
